@@ -1,0 +1,166 @@
+"""The values that cross module borders: frozen pytree dataclasses of arrays.
+
+Fixed letters: N subjects, V views, P vertices, F triangles, Q quads, I identity modes, E expression modes,
+A albedo modes, K expression codes of a rig, L landmarks, H W image size.
+
+Frames
+  head frame   millimetres (times `HeadModel.unit_mm`), x to the subject's left, y up, z forward (towards the camera).
+  image frame  pixels, u to the right, v down, pixel centres at integer coordinates; z in pixels, towards the camera.
+"""
+
+from __future__ import annotations
+
+import jax
+from flax import struct
+
+
+@struct.dataclass
+class LandmarkEmbedding:
+    """Points on the mesh surface, each a barycentric mix of three vertices.
+
+    triangle:    (L, 3) int32 vertex indices.
+    barycentric: (L, 3) float32, rows sum to 1.
+    weight:      (L,) float32 in [0, 1]; 0 marks a point that has no trusted place on this mesh.
+    """
+
+    triangle: jax.Array
+    barycentric: jax.Array
+    weight: jax.Array
+
+
+@struct.dataclass
+class HeadModel:
+    """A morphable head: the only place that knows a topology, its bases and its landmarks.
+
+    mean:             (P, 3) unit, head frame.
+    identity_basis:   (I, P, 3) unit per standard deviation of the coefficient.
+    expression_basis: (E, P, 3) unit at coefficient 1.
+    albedo_mean:      (P, 3) see `albedo_space`.
+    albedo_basis:     (A, P, 3) per standard deviation.
+    faces:            (F, 3) int32, counter-clockwise seen from outside.
+    quads:            (Q, 4) int32, the same surface for export (a triangle repeats its last index); Q = 0 when the head has none.
+    uv:               (P, 2) in [0, 1], v up.
+    face_mask:        (P,) float32, 1 on the face region, where photometric and feature energies are measured.
+    part:             (P,) int32, 0 skin, 1 eyeballs, 2 teeth, tongue and mouth interior.
+    regions:          name -> (P,) float32 soft mask in [0, 1] (lips, brows, eyelids, nose, eyes, cheeks, ...).
+    landmarks68:      the 68 iBUG points (index from 0).
+    landmarks_dense:  the detector's dense points (468 for MediaPipe's), or None when the head has no such table.
+    mirror:           (P,) int32, index of each vertex's mirror image, or None when the mesh is not symmetric.
+    expression_names: E names.
+    unit_mm:          millimetres per length unit of this model (1 for the embedded head, 1e-3 for BFM).
+    albedo_space:     'log': linear RGB = exp(mean + coeff @ basis); 'linear': linear RGB = clip(mean + coeff @ basis, 0, 1).
+    expression_prior: 'unit_interval' for blendshape weights in [0, 1], 'normal' for N(0, 1) coefficients.
+    name:             what this head is, for messages and records.
+    """
+
+    mean: jax.Array
+    identity_basis: jax.Array
+    expression_basis: jax.Array
+    albedo_mean: jax.Array
+    albedo_basis: jax.Array
+    faces: jax.Array
+    quads: jax.Array
+    uv: jax.Array
+    face_mask: jax.Array
+    part: jax.Array
+    regions: dict[str, jax.Array]
+    landmarks68: LandmarkEmbedding
+    landmarks_dense: LandmarkEmbedding | None
+    mirror: jax.Array | None
+    expression_names: tuple[str, ...] = struct.field(pytree_node=False)
+    unit_mm: float = struct.field(pytree_node=False, default=1.0)
+    albedo_space: str = struct.field(pytree_node=False, default="log")
+    expression_prior: str = struct.field(pytree_node=False, default="unit_interval")
+    name: str = struct.field(pytree_node=False, default="head")
+
+
+@struct.dataclass
+class Detection:
+    """What the detector found in one image (leading batch axes allowed on every field).
+
+    box:         (4,) u0, v0, u1, v1 of the chosen face, image pixels.
+    score:       () detector score of that face, 0 when there is none.
+    landmarks:   (468, 3) image pixels; z in the same scale, towards the camera.
+    presence:    () the landmark net's own belief that the crop holds a face, in [0, 1].
+    found:       () bool, whether a face was found at all.
+    other_boxes: (M, 4) the other faces' boxes, best first, zero padded.
+    other_scores: (M,) their scores, 0 for padding.
+    """
+
+    box: jax.Array
+    score: jax.Array
+    landmarks: jax.Array
+    presence: jax.Array
+    found: jax.Array
+    other_boxes: jax.Array
+    other_scores: jax.Array
+
+
+@struct.dataclass
+class Crop:
+    """A square, upright window of a photo, resampled to `size` x `size` pixels (leading batch axes allowed).
+
+    scale:  () crop pixels per photo pixel.
+    offset: (2,) photo position (u, v) of the crop's pixel (0, 0).
+    """
+
+    scale: jax.Array
+    offset: jax.Array
+
+
+@struct.dataclass
+class Views:
+    """The per-view state of a fit; every field has a leading axis V. Geometry is in crop pixels.
+
+    pose:             (V, 6) pitch, yaw, roll (rad); scale (px per head unit); tx, ty (px), see geometry.camera.
+    inverse_distance: (V,) 1 / distance (head units) from the camera to the head origin; 0 = orthographic.
+    expression:       (V, K) code of the rig.
+    light:            (V, 9, 3) spherical-harmonics coefficients, see geometry.light.
+    crop:             Crop from photo to crop pixels.
+    landmarks:        (V, 468, 3) detected points, photo pixels.
+    status:           (V,) int32, see solve.status.
+    """
+
+    pose: jax.Array
+    inverse_distance: jax.Array
+    expression: jax.Array
+    light: jax.Array
+    crop: Crop
+    landmarks: jax.Array
+    status: jax.Array
+
+
+@struct.dataclass
+class Rig:
+    """A personalised face rig: everything `apply_rig` needs.
+
+    neutral:        (P, 3) head frame, head units, zero expression.
+    expression_basis: (K, P, 3) personalised displacement per unit of the code.
+    albedo:         (P, 3) linear RGB in [0, 1].
+    identity_code:  (I,) coefficients in the head's identity basis.
+    albedo_code:    (A,) coefficients in the head's albedo basis.
+    """
+
+    neutral: jax.Array
+    expression_basis: jax.Array
+    albedo: jax.Array
+    identity_code: jax.Array
+    albedo_code: jax.Array
+    code_names: tuple[str, ...] = struct.field(pytree_node=False, default=())
+    unit_mm: float = struct.field(pytree_node=False, default=1.0)
+
+
+@struct.dataclass
+class Fit:
+    """What `fit_rig` returns.
+
+    rig:    Rig of the person.
+    views:  Views, one row per input photo.
+    trace:  name -> (steps, ...) energies and residual statistics, in the order they were computed.
+    status: () int32 status of the subject, see solve.status.
+    """
+
+    rig: Rig
+    views: Views
+    trace: dict[str, jax.Array]
+    status: jax.Array
