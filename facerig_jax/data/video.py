@@ -1,0 +1,155 @@
+"""Frames from a video, through the ffmpeg that imageio-ffmpeg brings, and the choice of the few that a fit uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from facerig_jax.data.photos import MIN_SIDE, InputError, Photo
+from facerig_jax.export.files import optional_import
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def count_frames(path) -> int:
+    """Number of frames in a video, by reading through its packets (nothing is decoded).
+
+    Raises:
+      InputError: missing, or not a video.
+    """
+    ffmpeg = optional_import("imageio_ffmpeg", "Reading videos")
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist.")
+    try:
+        frames, _ = ffmpeg.count_frames_and_secs(str(path))
+    except (RuntimeError, OSError) as error:
+        raise InputError(f"{path} is not a video that ffmpeg can read.") from error
+    if frames < 1:
+        raise InputError(f"{path} holds no video frames.")
+    return frames
+
+
+def sampled_indices(frames: int, count: int | None = None) -> np.ndarray:
+    """(min(frames, count),) int, evenly spaced frame numbers; frame n is taken when floor(n count / frames) steps."""
+    numbers = np.arange(frames)
+    if count is None or count >= frames:
+        return numbers
+    return numbers[(numbers + 1) * count // frames > numbers * count // frames]
+
+
+def iterate_frames(path, count: int | None = None, max_size: int = 1024) -> Iterator[Photo]:
+    """Yields a video's frames in order, upright (ffmpeg applies the rotation that phones record), as 8-bit sRGB.
+
+    Args:
+      path: video file.
+      count: evenly spaced frames to take; None takes all.
+      max_size: the larger side is reduced to this many pixels.
+
+    Yields:
+      Photo named 'frame_<number>', the number counting all frames of the video from 0.
+
+    Raises:
+      InputError: missing, unreadable, damaged, or smaller than 32 pixels a side.
+      ImportError: imageio-ffmpeg is missing.
+    """
+    ffmpeg = optional_import("imageio_ffmpeg", "Reading videos")
+    frames = count_frames(path)
+    numbers = sampled_indices(frames, count)
+    pick = f"select='gt(floor((n+1)*{len(numbers)}/{frames}),floor(n*{len(numbers)}/{frames}))',"
+    fit = f"scale='min(1,{max_size}/max(iw,ih))*iw':'min(1,{max_size}/max(iw,ih))*ih':flags=lanczos,setsar=1"
+    stream = ffmpeg.read_frames(str(path), output_params=["-vf", pick + fit, "-fps_mode", "passthrough"])
+    done = 0
+    try:
+        meta = next(stream)
+        width, height = meta["size"]
+        if min(width, height) < MIN_SIDE:
+            raise InputError(f"{path} is too small: frames of {width} x {height} pixels, at least {MIN_SIDE} needed.")
+        original, scale = _original_size(meta)
+        for number, data in zip(numbers.tolist(), stream, strict=False):
+            image = np.frombuffer(data, np.uint8).reshape(height, width, 3)
+            yield Photo(f"frame_{number:06d}", image, original, scale)
+            done += 1
+    except (RuntimeError, OSError, StopIteration) as error:
+        raise InputError(f"{path} is truncated or damaged: no frame could be decoded after {done}.") from error
+    finally:
+        stream.close()
+    if not done:
+        raise InputError(f"{path} is truncated or damaged: none of its {frames} frames could be decoded.")
+
+
+def _original_size(meta) -> tuple[tuple[int, int], float]:
+    """((height, width), scale) of the upright frames, from ffmpeg's record; a quarter turn swaps the stored sides."""
+    width, height = meta["size"]
+    stored = meta.get("source_size") or (width, height)
+    turned = (width > height) != (stored[0] > stored[1]) and width != height
+    original = (stored[0], stored[1]) if turned else (stored[1], stored[0])
+    return original, min(1.0, max(width, height) / max(original))
+
+
+def read_video_frames(path, count: int = 64, max_size: int = 1024) -> tuple[Photo, ...]:
+    """Up to `count` evenly spaced frames of a video; see `iterate_frames`."""
+    return tuple(iterate_frames(path, count, max_size))
+
+
+def sharpness(image, box=None) -> float:
+    """Variance of the Laplacian of the luma, in grey levels squared: higher is sharper.
+
+    Comparable between pictures of one size only. Measure of focus as in Pech-Pacheco et al., ICPR 2000.
+
+    Args:
+      image: (H, W, 3) uint8.
+      box: (4,) u0, v0, u1, v1 px to measure within, e.g. the face; None for the whole picture.
+    """
+    image = np.asarray(image)
+    if box is not None:
+        u0, v0, u1, v1 = (int(round(float(side))) for side in box)
+        image = image[max(v0, 0) : max(v1, 0), max(u0, 0) : max(u1, 0)]
+    if min(image.shape[:2]) < 3:
+        return 0.0
+    luma = image.astype(np.float32) @ LUMA
+    centre = luma[1:-1, 1:-1]
+    laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * centre
+    return float(laplacian.var())
+
+
+def choose_frames(yaw, sharpness, found, count: int = 8) -> np.ndarray:
+    """Chooses up to `count` frames that spread over yaw and are sharp. Deterministic; the rule:
+
+    1. Candidates are the frames with a face (and a finite yaw). Those less than half as sharp as the candidates' median
+       are dropped, as long as at least `count` remain.
+    2. The candidates' range of yaw is cut into `count` equal intervals, and each gives its sharpest frame.
+    3. While there are too few (empty intervals), the frame farthest in yaw from all chosen ones is added; among equally
+       far ones the sharper, then the earlier.
+
+    Args:
+      yaw: (M,) in any unit.
+      sharpness: (M,) higher is sharper.
+      found: (M,) bool, whether the frame shows a face.
+      count: how many to choose.
+
+    Returns:
+      (min(count, candidates),) int indices, ascending; empty when no frame shows a face.
+    """
+    yaw, sharp = np.asarray(yaw, np.float64), np.nan_to_num(np.asarray(sharpness, np.float64))
+    candidates = np.flatnonzero(np.asarray(found, bool) & np.isfinite(yaw))
+    if len(candidates) <= count:
+        return candidates
+    crisp = candidates[sharp[candidates] >= 0.5 * np.median(sharp[candidates])]
+    candidates = crisp if len(crisp) >= count else candidates
+    low, high = yaw[candidates].min(), yaw[candidates].max()
+    place = (yaw[candidates] - low) / (high - low) if high > low else np.zeros(len(candidates))
+    interval = np.minimum((place * count).astype(int), count - 1)
+    best_first = candidates[np.lexsort((candidates, -sharp[candidates]))]
+    interval_of = dict(zip(candidates.tolist(), interval.tolist(), strict=True))
+    chosen = {}
+    for frame in best_first.tolist():
+        chosen.setdefault(interval_of[frame], frame)
+    picked = list(chosen.values())
+    while len(picked) < count:
+        rest = [frame for frame in best_first.tolist() if frame not in picked]
+        picked.append(
+            max(rest, key=lambda frame: np.abs(yaw[frame] - yaw[picked]).min())
+        )  # first, so sharpest, of ties
+    return np.sort(np.array(picked))
