@@ -1,1 +1,6 @@
+"""Morphable heads: the embedded CC0 head, models in published forms, and what a head computes."""
 
+from facerig_jax.head.load import load_head
+from facerig_jax.head.model import albedo, landmark_positions, neutral, vertices
+
+__all__ = ["albedo", "landmark_positions", "load_head", "neutral", "vertices"]

@@ -1,0 +1,84 @@
+"""Builds the embedded head's file from the wheel and the calibration tables (run by experiments/build_head.py)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from facerig_jax.head import build_source as source
+from facerig_jax.head.build_landmarks import re_embed
+from facerig_jax.head.build_regions import build_regions
+from facerig_jax.head.build_shape import build_shape
+from facerig_jax.head.load import SCHEMA_VERSION
+from facerig_jax.head.subdivide import catmull_clark, subdivide
+
+DENSE_POINTS = 468  # the table's further points are irises, which the skin cannot carry
+
+
+def build_arrays(wheel_path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, float | str]]:
+    """The arrays of the head file, and figures for the log.
+
+    Arrays (V control vertices, P subdivided vertices, Q control quads; see `load.head_from_arrays`):
+      mean (V, 3) f4 mm; identity (100, V, 3) f2; expression (52, V, 3) f2; expression_names (52,); quads (Q, 4) u2;
+      part (V,) u1; mirror (V,) u2; uv (P, 2) u2, times 1/65535; face_mask (P,) u1; regions (R, P) u1, times 1/255;
+      region_names (R,); landmarks68_* and landmarks_dense_*: triangle (L, 3) u2, barycentric (L, 3) f4, weight (L,) u1;
+      albedo_mean (P, 3) f2 log linear RGB; albedo_fields (A1, V) f2; albedo_masks (A2, P) u1, times 1/255;
+      albedo_colors (A1 + A2, 3) f4; schema_version.
+    """
+    table = source.read_calibration("identity_calibration")
+    wheel = source.open_wheel(wheel_path, str(table["wheel_sha256"]))
+    shape, calibrated = build_shape(wheel, table)
+    topology = catmull_clark(shape.quads, len(shape.mean))
+    surface = subdivide(topology, shape.mean)
+
+    arrays = {
+        "schema_version": np.int32(SCHEMA_VERSION),
+        "mean": shape.mean.astype(np.float32),
+        "identity": shape.identity.astype(np.float16),
+        "expression": shape.expression.astype(np.float16),
+        "expression_names": np.array(shape.expression_names),
+        "quads": shape.quads.astype(np.uint16),
+        "part": shape.part.astype(np.uint8),
+        "mirror": shape.mirror.astype(np.uint16),
+    }
+    figures: dict[str, float | str] = {"source": wheel.note}
+    points = {}
+    for name, table_name, count in (
+        ("landmarks68", "landmarks68_on_mh", 68),
+        ("landmarks_dense", "mediapipe468_on_mh", DENSE_POINTS),
+    ):
+        marks = source.read_calibration(table_name)
+        index = np.full(shape.kept.max() + 1, -1)
+        index[shape.kept] = np.arange(len(shape.kept))
+        triangle, weight, moved = re_embed(
+            index[marks["triangle"][:count]], marks["barycentric"][:count], calibrated, surface, topology
+        )
+        points[name] = np.einsum("lc,lcx->lx", weight, surface[triangle])
+        arrays[f"{name}_triangle"] = triangle.astype(np.uint16)
+        arrays[f"{name}_barycentric"] = weight
+        arrays[f"{name}_weight"] = (
+            marks["trusted"][:count].astype(np.uint8) if "trusted" in marks else np.ones(count, np.uint8)
+        )
+        figures[f"{name}_moved_mm_max"] = float(moved.max())
+
+    face, regions = build_regions(shape, topology, surface, points["landmarks68"], points["landmarks_dense"], wheel)
+    arrays["face_mask"] = face.astype(np.uint8)
+    arrays["region_names"] = np.array(list(regions))
+    arrays["regions"] = np.rint(255 * np.stack(list(regions.values()))).astype(np.uint8)
+    arrays["uv"] = np.zeros((len(surface), 2), np.uint16)
+    arrays["albedo_mean"] = np.log(np.tile([[0.5, 0.33, 0.25]], (len(surface), 1))).astype(np.float16)
+    arrays["albedo_fields"] = np.ones((2, len(shape.mean)), np.float16)
+    arrays["albedo_masks"] = np.zeros((0, len(surface)), np.uint8)
+    arrays["albedo_colors"] = np.array([[-0.14, -0.25, -0.38], [-0.02, -0.15, -0.12]], np.float32)
+    return arrays, figures
+
+
+def save_head(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes the head file; nothing half written is left behind when it fails."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npz")
+    try:
+        np.savez_compressed(partial, **arrays)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

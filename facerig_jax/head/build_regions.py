@@ -1,0 +1,96 @@
+"""Face mask and named soft regions of the embedded head, on the subdivided mean."""
+
+import numpy as np
+
+from facerig_jax.head import build_source as source
+from facerig_jax.head.build_shape import Shape
+from facerig_jax.head.subdivide import Subdivision, subdivide
+
+BELOW_CHIN = 12.0  # mm below the chin point where the face region ends
+CHEEKS = (50, 280)  # points of the dense set in the middle of the cheeks
+BROW_HALF_HEIGHT, BROW_FADE = 3.5, 4.0  # mm
+
+
+def build_regions(
+    shape: Shape,
+    topology: Subdivision,
+    surface: np.ndarray,
+    points68: np.ndarray,
+    dense: np.ndarray,
+    wheel: source.Wheel,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Face mask (P,) bool and name -> (P,) soft mask in [0, 1].
+
+    Args:
+      shape: the control mesh.
+      topology: its subdivision.
+      surface: (P, 3) mm, subdivided mean.
+      points68: (68, 3) mm, iBUG points on it.
+      dense: (468, 3) mm, dense points on it.
+      wheel: the lips', eyelids' and ears' masks are painted in its own UV.
+    """
+    skin = smooth(shape.part == 0, topology) > 0.5
+    face = (smooth(shape.face & (shape.part == 0), topology) > 0.5) & skin
+    face &= surface[:, 1] > points68[8, 1] - BELOW_CHIN
+    texture = subdivide(topology, shape.texture)
+
+    def painted(name: str) -> np.ndarray:
+        return sample(source.read_mask(wheel, name), texture) * skin
+
+    brows = np.minimum(polyline_distance(surface, points68[17:22]), polyline_distance(surface, points68[22:27]))
+    around_eyes = np.minimum(polygon_distance(surface, points68[36:42]), polygon_distance(surface, points68[42:48]))
+    nose = polygon_distance(surface, points68[[27, 31, 32, 33, 34, 35]])
+    cheeks = [np.linalg.norm(surface - dense[i], axis=1) for i in CHEEKS]
+    regions = {
+        "lips": painted("lips") * face,
+        "brows": fade(brows, BROW_HALF_HEIGHT, BROW_FADE) * face,
+        "eyelids": painted("eyelids") * (surface[:, 2] > points68[[36, 45], 2].mean() - 5),
+        "nose": fade(nose, 4.0, 5.0) * face,
+        "eyes": fade(around_eyes, 6.0, 6.0) * (face | (smooth(shape.part == 1, topology) > 0.5)),
+        "cheeks": np.exp(-0.5 * (np.minimum(*cheeks) / 14.0) ** 2) * face,
+        "ears": painted("ears"),
+    }
+    return face, regions
+
+
+def smooth(field: np.ndarray, topology: Subdivision) -> np.ndarray:
+    """A per-vertex field (V,) of the control mesh on the subdivided one, (P,)."""
+    return subdivide(topology, field.astype(float)[:, None])[:, 0]
+
+
+def fade(distance: np.ndarray, inner: float, width: float) -> np.ndarray:
+    """1 up to the distance `inner`, 0 from `inner + width` on, smooth in between."""
+    t = np.clip((distance - inner) / width, 0, 1)
+    return 1 - t * t * (3 - 2 * t)
+
+
+def sample(image: np.ndarray, texture: np.ndarray) -> np.ndarray:
+    """Bilinear values (P,) of a picture (H, W), first row at v = 1, at texture coordinates (P, 2)."""
+    height, width = image.shape
+    x = np.clip(texture[:, 0] * width - 0.5, 0, width - 1.001)
+    y = np.clip((1 - texture[:, 1]) * height - 0.5, 0, height - 1.001)
+    column, row = x.astype(int), y.astype(int)
+    right, down = x - column, y - row
+    top = image[row, column] * (1 - right) + image[row, column + 1] * right
+    bottom = image[row + 1, column] * (1 - right) + image[row + 1, column + 1] * right
+    return top * (1 - down) + bottom * down
+
+
+def polyline_distance(points: np.ndarray, line: np.ndarray) -> np.ndarray:
+    """Distance (P,) from points (P, 3) to an open polyline (N, 3)."""
+    begin, step = line[:-1], np.diff(line, axis=0)
+    along = np.einsum("pnx,nx->pn", points[:, None] - begin, step) / (step**2).sum(1)
+    nearest = begin + np.clip(along, 0, 1)[..., None] * step
+    return np.linalg.norm(points[:, None] - nearest, axis=2).min(1)
+
+
+def polygon_distance(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Distance (P,) to a closed contour (N, 3), 0 for points inside it as seen from the front and not far behind."""
+    closed = np.concatenate([corners, corners[:1]])
+    distance = polyline_distance(points, closed)
+    x, y = points[:, :1], points[:, 1:2]
+    (x0, y0), (x1, y1) = closed[:-1, :2].T, closed[1:, :2].T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crosses = ((y0 > y) != (y1 > y)) & (x < (x1 - x0) * (y - y0) / (y1 - y0) + x0)
+    inside = (crosses.sum(1) % 2 == 1) & (points[:, 2] > corners[:, 2].min() - 12)
+    return np.where(inside, 0.0, distance)
