@@ -1,1 +1,1 @@
-
+"""What goes in: photos, video frames, subjects."""

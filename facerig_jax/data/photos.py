@@ -22,6 +22,16 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
 MIN_SIDE = 32
 BUCKETS = (256, 512, 768, 1024)
 VIEW_BUCKETS = (1, 2, 4, 8)
+# EXIF orientation -> the Pillow transpose that undoes it (CIPA DC-008, tag 0x0112).
+ORIENTATIONS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 ALLOWED = f"photos ({' '.join(PHOTO_SUFFIXES)}) or one video ({' '.join(VIDEO_SUFFIXES)})"
 
 
@@ -153,7 +163,7 @@ def read_photo(path, max_size: int = 1024) -> Photo:
 
 def _decode(image, path: Path, max_size: int) -> Photo:
     """An opened Pillow image as a Photo."""
-    ops = optional_import("PIL.ImageOps", "Reading photos")
+    pil_image = optional_import("PIL.Image", "Reading photos")
     width, height = image.size
     shrink = min(1.0, max_size / max(width, height))
     if min(width, height) * shrink < MIN_SIDE:
@@ -162,21 +172,21 @@ def _decode(image, path: Path, max_size: int) -> Photo:
     image.load()
     orientation = image.getexif().get(0x0112, 1)
     image, notes = _to_rgb(image, path)
-    image = ops.exif_transpose(image)
-    if 2 <= orientation <= 8:
+    if orientation in ORIENTATIONS:
+        image = image.transpose(pil_image.Transpose[ORIENTATIONS[orientation]])
         notes.append(f"turned upright (EXIF orientation {orientation})")
         height, width = (width, height) if orientation >= 5 else (height, width)
     if shrink < 1:
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        image = image.resize(size, optional_import("PIL.Image", "Reading photos").Resampling.LANCZOS)
+        image = image.resize(size, pil_image.Resampling.LANCZOS)
         notes.append(f"reduced from {width} x {height} pixels")
     return Photo(unique_names([path])[0], np.asarray(image), (height, width), shrink, tuple(notes))
 
 
 def _to_rgb(image, path: Path):
-    """Any Pillow mode to RGB in sRGB; returns the image, with its EXIF record, and notes."""
+    """Any Pillow mode to RGB in sRGB; returns the image and notes."""
     pil_image = optional_import("PIL.Image", "Reading photos")
-    notes, exif = [], image.getexif()
+    notes = []
     if image.mode == "F":
         raise InputError(f"{path} holds floating-point pixels; save it as an 8-bit or 16-bit picture first.")
     if image.mode.startswith("I"):
@@ -198,9 +208,6 @@ def _to_rgb(image, path: Path):
     if image.mode != "RGB":
         notes.append(f"{image.mode} converted to RGB")
         image = image.convert("RGB")
-    if exif.get(0x0112, 1) != 1:
-        image.info["exif"] = exif.tobytes()
-        image.getexif().load(image.info["exif"])
     return image, notes
 
 

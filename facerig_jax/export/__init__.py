@@ -1,1 +1,1 @@
-
+"""What comes out: meshes, GLB, rig files, pictures and the report page."""
