@@ -43,6 +43,8 @@ class HeadModel:
     face_mask:        (P,) float32, 1 on the face region, where photometric and feature energies are measured.
     part:             (P,) int32, 0 skin, 1 eyeballs, 2 teeth, tongue and mouth interior.
     regions:          name -> (P,) float32 soft mask in [0, 1] (lips, brows, eyelids, nose, eyes, cheeks, ...).
+    ring, ring_weight: (P, M) int32, (P, M, 2) float32: two tangents of the surface at each vertex as combinations of
+                      its neighbours, see head.topology.tangent_stencil.
     landmarks68:      the 68 iBUG points (index from 0).
     landmarks_dense:  the detector's dense points (468 for MediaPipe's), or None when the head has no such table.
     mirror:           (P,) int32, index of each vertex's mirror image, or None when the mesh is not symmetric.
@@ -67,7 +69,9 @@ class HeadModel:
     landmarks68: LandmarkEmbedding
     landmarks_dense: LandmarkEmbedding | None
     mirror: jax.Array | None
-    expression_names: tuple[str, ...] = struct.field(pytree_node=False)
+    ring: jax.Array | None = None
+    ring_weight: jax.Array | None = None
+    expression_names: tuple[str, ...] = struct.field(pytree_node=False, default=())
     unit_mm: float = struct.field(pytree_node=False, default=1.0)
     albedo_space: str = struct.field(pytree_node=False, default="log")
     expression_prior: str = struct.field(pytree_node=False, default="unit_interval")

@@ -9,6 +9,7 @@ import numpy as np
 
 from facerig_jax.checks import check_choice
 from facerig_jax.head.subdivide import catmull_clark, subdivide, subdivided_mirror, triangulate
+from facerig_jax.head.topology import tangent_stencil
 from facerig_jax.types import HeadModel, LandmarkEmbedding
 
 SCHEMA_VERSION = 1
@@ -74,13 +75,17 @@ def head_from_arrays(arrays: dict[str, np.ndarray], name: str) -> HeadModel:
     regions = {
         key: mask.astype(np.float32) / 255 for key, mask in zip(arrays["region_names"], arrays["regions"], strict=True)
     }
+    faces = triangulate(topology.quads)
+    ring, ring_weight = tangent_stencil(faces, topology.size)
     return HeadModel(
         mean=shapes_fine[0],
         identity_basis=shapes_fine[1 : 1 + len(identity)],
         expression_basis=shapes_fine[1 + len(identity) :],
         albedo_mean=arrays["albedo_mean"].astype(np.float32),
         albedo_basis=scalar[:, :, None] * arrays["albedo_colors"].astype(np.float32)[:, None, :],
-        faces=triangulate(topology.quads),
+        faces=faces,
+        ring=ring,
+        ring_weight=ring_weight,
         quads=topology.quads.astype(np.int32),
         uv=arrays["uv"].astype(np.float32) / 65535,
         face_mask=arrays["face_mask"].astype(np.float32),

@@ -1,0 +1,46 @@
+"""A morphable model restricted to the points that an energy looks at."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from facerig_jax.head.model import landmark_positions
+from facerig_jax.numerics import HIGHEST
+from facerig_jax.types import HeadModel, LandmarkEmbedding
+
+
+@struct.dataclass
+class PointModel:
+    """Linear model of n points with C numbers each: mean (n, C), identity (I, n, C), expression (E, n, C)."""
+
+    mean: jax.Array
+    identity: jax.Array
+    expression: jax.Array
+
+
+def evaluate(model: PointModel, identity: jax.Array, expression: jax.Array) -> jax.Array:
+    """(n, C) values at coefficients identity (I,) and expression (E,)."""
+    moved = jnp.tensordot(identity, model.identity, 1, precision=HIGHEST)
+    return model.mean + moved + jnp.tensordot(expression, model.expression, 1, precision=HIGHEST)
+
+
+def landmark_model(head: HeadModel, embedding: LandmarkEmbedding) -> PointModel:
+    """The landmarks' positions, C = 3."""
+    return PointModel(*(landmark_positions(embedding, basis) for basis in _bases(head)))
+
+
+def surface_model(head: HeadModel, index: jax.Array) -> PointModel:
+    """Position and two tangents of the vertices `index` (n,), C = 9."""
+
+    def gather(basis):
+        tangents = jnp.einsum(
+            "...nmc,nmt->...ntc", basis[..., head.ring[index], :], head.ring_weight[index], precision=HIGHEST
+        )
+        flat = tangents.reshape(*tangents.shape[:-2], 6)
+        return jnp.concatenate([basis[..., index, :], flat], -1)
+
+    return PointModel(*(gather(basis) for basis in _bases(head)))
+
+
+def _bases(head: HeadModel):
+    return jnp.asarray(head.mean), jnp.asarray(head.identity_basis), jnp.asarray(head.expression_basis)

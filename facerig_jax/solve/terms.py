@@ -1,0 +1,219 @@
+"""What the classical solver adds up: whitened residuals with their Jacobians for landmarks, colours and priors."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from facerig_jax.config import Hyper
+from facerig_jax.geometry.camera import project, to_image
+from facerig_jax.geometry.light import sh_basis
+from facerig_jax.geometry.rotation import euler_to_matrix, rotate
+from facerig_jax.geometry.sampling import sample_smooth
+from facerig_jax.numerics import HIGHEST, normalize
+from facerig_jax.solve.gauss_newton import Normal, normal_of_views
+from facerig_jax.solve.points import PointModel, evaluate
+from facerig_jax.solve.unknowns import N_LIGHT, N_POSE, Unknowns, join_own
+
+
+@struct.dataclass
+class LandmarkData:
+    """model: PointModel of L points, C = 3; detected: (V, L, 2) crop px; weight: (V, L)."""
+
+    model: PointModel
+    detected: jax.Array
+    weight: jax.Array
+
+
+def landmark_residual(x: Unknowns, data: LandmarkData, size: int) -> jax.Array:
+    """(V, L, 2) model minus detected points in crop pixels."""
+
+    def one(pose, inverse_distance, expression):
+        return to_image(project(evaluate(data.model, x.identity, expression), pose, inverse_distance), size, size)[:, :2]
+
+    return jax.vmap(one)(x.pose, x.inverse_distance, x.expression) - data.detected
+
+
+def landmark_terms(x: Unknowns, data: LandmarkData, hyper: Hyper, size: int):
+    """Whitened landmark residuals (V, 2 L) and a function that gives their Jacobian blocks.
+
+    A pixel residual is divided by the view's scale (a constant within a step) and by the noise in mm.
+    """
+    scale = jax.lax.stop_gradient(jnp.maximum(jnp.abs(x.pose[:, 3]), 1e-6))
+    whiten = jnp.sqrt(data.weight) / (hyper.landmark_mm * scale[:, None])
+    residual = landmark_residual(x, data, size) * whiten[..., None]
+    return residual.reshape(x.n_views, -1), whiten
+
+
+def landmark_jacobian(x: Unknowns, data: LandmarkData, whiten: jax.Array, size: int):
+    """(V, 2 L, S) and (V, 2 L, O) derivatives of the whitened landmark residuals."""
+
+    def one(pose, inverse_distance, expression, whiten):
+        points = evaluate(data.model, x.identity, expression)
+
+        def pixel(point, pose, inverse_distance):
+            return to_image(project(point[None], pose, inverse_distance), size, size)[0, :2]
+
+        by_point, by_pose, by_distance = jax.vmap(jax.jacfwd(pixel, (0, 1, 2)), (0, None, None))(
+            points, pose, inverse_distance
+        )
+        identity = jnp.einsum("lij,klj->lik", by_point, data.model.identity, precision=HIGHEST)
+        expressed = jnp.einsum("lij,klj->lik", by_point, data.model.expression, precision=HIGHEST)
+        n = points.shape[0]
+        shared = jnp.concatenate([identity, jnp.zeros((n, 2, x.albedo.shape[0]), points.dtype)], -1)
+        own = join_own(by_pose, by_distance[..., None], expressed, jnp.zeros((n, 2, N_LIGHT), points.dtype))
+        shared, own = shared * whiten[:, None, None], own * whiten[:, None, None]
+        return shared.reshape(2 * n, -1), own.reshape(2 * n, -1)
+
+    return jax.vmap(one)(x.pose, x.inverse_distance, x.expression, whiten)
+
+
+@struct.dataclass
+class ColourData:
+    """What the photometric term compares.
+
+    model:       PointModel of n face vertices with their tangents, C = 9.
+    albedo_mean: (n, 3) and albedo_basis: (A, n, 3), log linear RGB.
+    image:       (V, S, S, 3) blurred crops, linear RGB.
+    brightness:  (V,) mean colour of the face in each view.
+    """
+
+    model: PointModel
+    albedo_mean: jax.Array
+    albedo_basis: jax.Array
+    image: jax.Array
+    brightness: jax.Array
+
+
+def _sees(geometry, pose, inverse_distance):
+    """Image point (2,) crop px and SH basis (9,) of one vertex given by position and tangents (9,)."""
+
+    def of_size(size):
+        normal = normalize(jnp.cross(*rotate(euler_to_matrix(pose[:3]), geometry[3:].reshape(2, 3))))
+        return to_image(project(geometry[None, :3], pose, inverse_distance), size, size)[0, :2], sh_basis(normal)
+
+    return of_size
+
+
+def colour_terms(x: Unknowns, data: ColourData):
+    """Residuals (V, n, 3) = (observed - albedo * shading) / brightness, and their slope by albedo detail (V, n, 3)."""
+    size = data.image.shape[1]
+    albedo = jnp.exp(data.albedo_mean + jnp.tensordot(x.albedo, data.albedo_basis, 1, precision=HIGHEST))
+
+    def one(pose, inverse_distance, expression, light, image, brightness):
+        geometry = evaluate(data.model, x.identity, expression)
+        points, basis = jax.vmap(lambda g: _sees(g, pose, inverse_distance)(size))(geometry)
+        shading = jnp.matmul(basis, light, precision=HIGHEST)
+        rendered = albedo * shading
+        return (sample_smooth(image, points) - rendered) / brightness, rendered / brightness
+
+    return jax.vmap(one)(x.pose, x.inverse_distance, x.expression, x.light, data.image, data.brightness)
+
+
+def colour_jacobian(x: Unknowns, data: ColourData):
+    """(V, n, 3, S) and (V, n, 3, O) derivatives of the colour residuals.
+
+    The chain rule is applied at one place: a vertex's colour sees the shape only through 9 numbers, its position and
+    two tangents, so the bases enter by one product instead of hundreds of tangents through the renderer.
+    """
+    size = data.image.shape[1]
+    albedo = jnp.exp(data.albedo_mean + jnp.tensordot(x.albedo, data.albedo_basis, 1, precision=HIGHEST))
+
+    def one(pose, inverse_distance, expression, light, image, brightness):
+        geometry = evaluate(data.model, x.identity, expression)
+
+        def residual(geometry, albedo, pose, inverse_distance):
+            point, basis = _sees(geometry, pose, inverse_distance)(size)
+            shading = jnp.matmul(basis, light, precision=HIGHEST)
+            return (sample_smooth(image, point) - albedo * shading) / brightness, (basis, shading)
+
+        derivative = jax.jacfwd(residual, (0, 2, 3), has_aux=True)
+        (by_shape, by_pose, by_distance), (basis, shading) = jax.vmap(derivative, (0, 0, None, None))(
+            geometry, albedo, pose, inverse_distance
+        )
+        identity = jnp.einsum("nij,knj->nik", by_shape, data.model.identity, precision=HIGHEST)
+        expressed = jnp.einsum("nij,knj->nik", by_shape, data.model.expression, precision=HIGHEST)
+        toned = -jnp.moveaxis(data.albedo_basis, 0, -1) * (albedo * shading / brightness)[..., None]
+        by_light = -(albedo / brightness)[:, :, None, None] * basis[:, None, :, None] * jnp.eye(3)[:, None, :]
+        own = join_own(by_pose, by_distance[..., None], expressed, by_light.reshape(-1, 3, N_LIGHT))
+        return jnp.concatenate([identity, toned], -1), own
+
+    return jax.vmap(one)(x.pose, x.inverse_distance, x.expression, x.light, data.image, data.brightness)
+
+
+def colour_energy(residual: jax.Array, slope: jax.Array, weight: jax.Array, hyper: Hyper) -> jax.Array:
+    """Half the weighted squares after every vertex's own albedo detail d ~ N(0, albedo_detail^2) is integrated out.
+
+    residual, slope, weight: (V, n, 3). Residuals that all views share cost little (the skin may simply be darker
+    there); residuals that differ between views are geometry.
+    """
+    weight = weight / (hyper.colour**2 * hyper.colour_count)
+    rank_one = _detail_gain(slope, weight, hyper) * jnp.sum(weight * slope * residual, 0)
+    return 0.5 * (jnp.sum(weight * residual**2) - jnp.sum(rank_one**2))
+
+
+def colour_normal(residual, slope, shared, own, weight, hyper: Hyper) -> Normal:
+    """Normal equations of `colour_energy`; shared (V, n, 3, S), own (V, n, 3, O)."""
+    n_views = residual.shape[0]
+    weight = weight / (hyper.colour**2 * hyper.colour_count)
+    root = jnp.sqrt(weight)
+
+    def rows(a):
+        return (a * root[..., None]).reshape(n_views, -1, a.shape[-1])
+
+    plain = normal_of_views(rows(shared), rows(own), (residual * root).reshape(n_views, -1))
+    gain = _detail_gain(slope, weight, hyper)
+    pull = (weight * slope * gain)[..., None]
+    crossed = jnp.sum(pull * shared, 0)
+    per_view = jnp.moveaxis(pull * own, 0, 2).reshape(*own.shape[1:3], -1)
+    columns = jnp.concatenate([crossed, per_view], -1).reshape(-1, crossed.shape[-1] + per_view.shape[-1])
+    common = jnp.sum(pull[..., 0] * residual, 0).reshape(-1)
+    return Normal(
+        plain.hessian - jnp.matmul(columns.T, columns, precision=HIGHEST),
+        plain.gradient - jnp.matmul(columns.T, common, precision=HIGHEST),
+        plain.energy - 0.5 * jnp.sum(common**2),
+    )
+
+
+def _detail_gain(slope, weight, hyper):
+    """(n, 3) square root of 1 / (1 / albedo_detail^2 + sum_v weight slope^2): the detail's posterior deviation."""
+    return jax.lax.rsqrt(1.0 / hyper.albedo_detail**2 + jnp.sum(weight * slope**2, 0))
+
+
+def prior_normal(x: Unknowns, light_level: jax.Array, hyper: Hyper) -> Normal:
+    """Gaussian priors and the soft bounds of the expression weights, as a diagonal system.
+
+    light_level: (V,) expected constant coefficient of each view's light.
+    """
+    shared = jnp.concatenate([x.identity, x.albedo])
+    own_weight, own_error, own_bound = _own_prior(x, light_level, hyper)
+    weight = jnp.concatenate([jnp.ones_like(shared), own_weight.reshape(-1)])
+    error = jnp.concatenate([shared, own_error.reshape(-1)])
+    pull = jnp.concatenate([jnp.zeros_like(shared), own_bound.reshape(-1)])
+    active = (pull != 0) / hyper.expression_bound**2
+    energy = 0.5 * jnp.sum(weight * error**2) + 0.5 * jnp.sum(pull**2) / hyper.expression_bound**2
+    return Normal(jnp.diag(weight + active), weight * error + pull / hyper.expression_bound**2, energy)
+
+
+def _own_prior(x: Unknowns, light_level, hyper: Hyper):
+    """Weights, errors and bound violations (V, O) of the per-view unknowns."""
+    n_views, n_expression = x.expression.shape
+    level = light_level[:, None]
+    ones = jnp.ones((n_views, 1), x.pose.dtype)
+    constant, others = jnp.ones((1, 3)) / hyper.light_tint, jnp.ones((8, 3)) / hyper.light
+    light_weight = (jnp.concatenate([constant, others]).reshape(1, N_LIGHT) / level) ** 2
+    weight = join_own(
+        jnp.zeros((n_views, N_POSE), x.pose.dtype),
+        ones / hyper.inverse_distance**2,
+        jnp.broadcast_to(1 / hyper.expression**2, (n_views, n_expression)),
+        light_weight,
+    )
+    expected = jnp.zeros((n_views, 9, 3)).at[:, 0].set(level).reshape(n_views, N_LIGHT)
+    error = join_own(
+        x.pose,
+        x.inverse_distance[:, None] - hyper.inverse_distance_mean,
+        x.expression,
+        x.light.reshape(n_views, N_LIGHT) - expected,
+    )
+    outside = jnp.minimum(x.expression, 0) + jnp.maximum(x.expression - 1, 0)
+    bound = join_own(0 * x.pose, 0 * ones, outside, jnp.zeros((n_views, N_LIGHT)))
+    return weight, error, bound

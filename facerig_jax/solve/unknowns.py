@@ -1,0 +1,59 @@
+"""The unknowns of a classical fit and their flat layout: shared ones first, then every view's own."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+N_POSE, N_LIGHT = 6, 27
+
+
+@struct.dataclass
+class Unknowns:
+    """identity (I,), albedo (A,) shared by the views; pose (V, 6), inverse_distance (V,), expression (V, E), light (V, 9, 3)."""
+
+    identity: jax.Array
+    albedo: jax.Array
+    pose: jax.Array
+    inverse_distance: jax.Array
+    expression: jax.Array
+    light: jax.Array
+
+    @property
+    def n_views(self) -> int:
+        """V."""
+        return self.pose.shape[0]
+
+    @property
+    def n_shared(self) -> int:
+        """I + A."""
+        return self.identity.shape[0] + self.albedo.shape[0]
+
+    @property
+    def n_own(self) -> int:
+        """Unknowns of one view: pose, inverse distance, expression, light."""
+        return N_POSE + 1 + self.expression.shape[1] + N_LIGHT
+
+
+def join_own(pose, inverse_distance, expression, light) -> jax.Array:
+    """Columns (..., 6), (..., 1), (..., E), (..., 27) -> (..., O): the one place that fixes their order."""
+    return jnp.concatenate([pose, inverse_distance, expression, light], -1)
+
+
+def flatten(x: Unknowns) -> jax.Array:
+    """(I + A + V O,) vector."""
+    own = join_own(x.pose, x.inverse_distance[:, None], x.expression, x.light.reshape(x.n_views, N_LIGHT))
+    return jnp.concatenate([x.identity, x.albedo, own.reshape(-1)])
+
+
+def unflatten(vector: jax.Array, like: Unknowns) -> Unknowns:
+    """The inverse of `flatten` for unknowns of the sizes of `like`."""
+    n_identity, n_expression = like.identity.shape[0], like.expression.shape[1]
+    own = vector[like.n_shared :].reshape(like.n_views, like.n_own)
+    return Unknowns(
+        identity=vector[:n_identity],
+        albedo=vector[n_identity : like.n_shared],
+        pose=own[:, :N_POSE],
+        inverse_distance=own[:, N_POSE],
+        expression=own[:, N_POSE + 1 : N_POSE + 1 + n_expression],
+        light=own[:, -N_LIGHT:].reshape(-1, 9, 3),
+    )
