@@ -1,0 +1,1 @@
+"""facerig_jax: a riggable 3D face from ordinary photos, in JAX."""
