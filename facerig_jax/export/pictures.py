@@ -36,7 +36,7 @@ def draw_points(image, points, colour=(0, 230, 118), radius: float = 1.5, outlin
 
     Args:
       image: (H, W, 3) sRGB, uint8 or float in [0, 1].
-      points: (L, 2) or (L, 3) u, v px (a third column is ignored); those outside the picture or not finite are left out.
+      points: (L, 2) or (L, 3) u, v px (a third column is ignored); those outside or not finite are left out.
       colour: three values 0..255 for all points, or (L, 3).
       radius: of the disc, px.
       outline: draw the rim.

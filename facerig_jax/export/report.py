@@ -116,9 +116,8 @@ def render_report(report: Report, side: int = 384, quality: int = 88) -> str:
 
     sections = [
         _summary(report),
-        _turntable(report.turntable, side, quality),
+        _rig(_turntable(report.turntable, side, quality), _expressions(report.expressions, picture)),
         _views(report, picture),
-        _expressions(report.expressions, picture),
         _traces(report.trace),
         _files(report.files),
     ]
@@ -168,7 +167,7 @@ def _legend(report: Report) -> str:
 
 def _view(view: ReportView, picture) -> str:
     state = "ok" if view.ok else "bad"
-    facts = "".join(f"<span><b>{_escape(k)}</b> {_escape(v)}</span>" for k, v in view.facts.items())
+    facts = "".join(f"<span>{_escape(k)}</span><b>{_escape(v)}</b> " for k, v in view.facts.items())
     shown = {label: getattr(view, key) for key, label in COLUMNS.items() if getattr(view, key) is not None}
     cells = "".join(
         f"<figure>{picture(image, f'{label} of {view.name}')}<figcaption>{label}</figcaption></figure>"
@@ -179,8 +178,13 @@ def _view(view: ReportView, picture) -> str:
     return f'<article>{head}<p class="small">{facts}</p>{row}</article>' if facts else f"<article>{head}{row}</article>"
 
 
+def _rig(turntable: str, expressions: str) -> str:
+    """The turning rig on the left, its expressions on the right."""
+    return _section("Rig", f'<div class="pair">{turntable}{expressions}</div>') if turntable or expressions else ""
+
+
 def _turntable(frames, side: int, quality: int) -> str:
-    """The frames as a player: it turns by itself (unless the reader prefers less motion), and a slider turns it by hand."""
+    """The frames as a player: turning by itself, unless the reader prefers less motion, and by hand with a slider."""
     if not len(frames):
         return ""
     uris = [_data_uri(frame, side, quality) for frame in frames]
@@ -191,7 +195,7 @@ def _turntable(frames, side: int, quality: int) -> str:
         f'<input id="angle" type="range" min="0" max="{len(uris) - 1}" value="0" aria-label="Viewing angle"></div>'
     )
     script = f"<script>const frames={json.dumps(uris)};{PLAYER}</script>"
-    return _section("Rig", f'<div class="turntable">{still}{controls}</div>{script}')
+    return f'<div class="turntable">{still}{controls}</div>{script}'
 
 
 def _expressions(expressions, picture) -> str:
@@ -199,7 +203,7 @@ def _expressions(expressions, picture) -> str:
         f"<figure>{picture(image, f'Expression {name}')}<figcaption>{_escape(name)}</figcaption></figure>"
         for name, image in expressions.items()
     )
-    return _section("Expressions", f'<div class="row strip">{cells}</div>') if cells else ""
+    return f'<div class="row strip">{cells}</div>' if cells else ""
 
 
 def _files(files) -> str:
@@ -275,19 +279,22 @@ body { margin: 0 auto; max-width: 1280px; padding: 24px clamp(12px, 3vw, 40px) 6
 header { display: flex; flex-wrap: wrap; align-items: center; gap: 12px; margin-bottom: 16px; }
 h1 { font-size: 26px; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 19px; margin: 36px 0 10px; }
 h3 { font-size: 15px; margin: 0 0 8px; overflow-wrap: anywhere; }
-.badge { display: inline-block; padding: 1px 10px; border: 1px solid currentColor; border-radius: 999px; font-size: 13px;
-  font-weight: 600; } .ok { color: var(--ok); } .bad { color: var(--bad); }
-.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 1px; margin: 0; overflow: hidden;
-  background: var(--line); border: 1px solid var(--line); border-radius: 8px; }
-.facts div { background: var(--card); padding: 8px 12px; } dt { color: var(--soft); font-size: 13px; }
+.badge { display: inline-block; padding: 1px 10px; border: 1px solid currentColor; border-radius: 999px;
+  font-size: 13px; font-weight: 600; }
+.ok { color: var(--ok); } .bad { color: var(--bad); }
+.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(180px, 1fr)); gap: 4px 0; margin: 0;
+  padding: 8px 0; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
+.facts div { padding: 4px 14px; } dt { color: var(--soft); font-size: 13px; }
 dd { margin: 0; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .notes { padding-left: 20px; } .lead, figcaption, .small { color: var(--soft); font-size: 13px; margin: 0 0 8px; }
-.small span { margin-right: 16px; } .small b { font-weight: 500; color: var(--ink); }
+.small b { margin: 0 16px 0 4px; font-weight: 500; color: var(--ink); }
 article { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 12px; margin: 0 0 12px; }
 .row { display: grid; grid-template-columns: repeat(6, minmax(0, 1fr)); gap: 8px; }
-.strip { grid-template-columns: repeat(auto-fill, minmax(120px, 1fr)); }
-@media (max-width: 800px) { .row { grid-template-columns: repeat(3, minmax(0, 1fr)); } }
-@media (max-width: 420px) { .row { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
+.pair { display: grid; grid-template-columns: minmax(0, 384px) minmax(0, 1fr); gap: 20px; align-items: start; }
+@media (max-width: 700px) { .pair { grid-template-columns: minmax(0, 1fr); } }
+.row.strip { grid-template-columns: repeat(auto-fill, minmax(120px, 1fr)); }
+@media (max-width: 800px) { .row:not(.strip) { grid-template-columns: repeat(3, minmax(0, 1fr)); } }
+@media (max-width: 420px) { .row:not(.strip) { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 figure { margin: 0; min-width: 0; } figcaption { margin: 4px 0 0; text-align: center; overflow-wrap: anywhere; }
 img { display: block; width: 100%; height: auto; border-radius: 4px; }
 .turntable { max-width: 384px; } .controls { display: flex; gap: 10px; margin-top: 8px; } .controls input { flex: 1; }
