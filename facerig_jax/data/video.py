@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from facerig_jax.data.photos import MIN_SIDE, InputError, Photo
 from facerig_jax.export.files import optional_import
+from facerig_jax.export.pictures import fit_within
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -45,7 +47,7 @@ def iterate_frames(path, count: int | None = None, max_size: int = 1024) -> Iter
     Args:
       path: video file.
       count: evenly spaced frames to take; None takes all.
-      max_size: the larger side is reduced to this many pixels.
+      max_size: the larger side is reduced to this many pixels; pixels that are not square are made so.
 
     Yields:
       Photo named 'frame_<number>', the number counting all frames of the video from 0.
@@ -54,38 +56,35 @@ def iterate_frames(path, count: int | None = None, max_size: int = 1024) -> Iter
       InputError: missing, unreadable, damaged, or smaller than 32 pixels a side.
       ImportError: imageio-ffmpeg is missing.
     """
-    ffmpeg = optional_import("imageio_ffmpeg", "Reading videos")
-    frames = count_frames(path)
-    numbers = sampled_indices(frames, count)
-    pick = f"select='gt(floor((n+1)*{len(numbers)}/{frames}),floor(n*{len(numbers)}/{frames}))',"
-    fit = f"scale='min(1,{max_size}/max(iw,ih))*iw':'min(1,{max_size}/max(iw,ih))*ih':flags=lanczos,setsar=1"
-    stream = ffmpeg.read_frames(str(path), output_params=["-vf", pick + fit, "-fps_mode", "passthrough"])
+    numbers = sampled_indices(frames := count_frames(path), count)
+    pick = f"select='gt(floor((n+1)*{len(numbers)}/{frames}),floor(n*{len(numbers)}/{frames}))',scale=iw*sar:ih"
     done = 0
-    try:
-        meta = next(stream)
-        width, height = meta["size"]
-        if min(width, height) < MIN_SIDE:
+    for number, image in zip(numbers.tolist(), _decoded(path, pick), strict=False):
+        if min(image.shape[:2]) < MIN_SIDE:
+            height, width = image.shape[:2]
             raise InputError(f"{path} is too small: frames of {width} x {height} pixels, at least {MIN_SIDE} needed.")
-        original, scale = _original_size(meta)
-        for number, data in zip(numbers.tolist(), stream, strict=False):
-            image = np.frombuffer(data, np.uint8).reshape(height, width, 3)
-            yield Photo(f"frame_{number:06d}", image, original, scale)
-            done += 1
-    except (RuntimeError, OSError, StopIteration) as error:
-        raise InputError(f"{path} is truncated or damaged: no frame could be decoded after {done}.") from error
-    finally:
-        stream.close()
+        reduced = fit_within(image, max_size)
+        yield Photo(f"frame_{number:06d}", reduced, image.shape[:2], min(1.0, max_size / max(image.shape)))
+        done += 1
     if not done:
         raise InputError(f"{path} is truncated or damaged: none of its {frames} frames could be decoded.")
 
 
-def _original_size(meta) -> tuple[tuple[int, int], float]:
-    """((height, width), scale) of the upright frames, from ffmpeg's record; a quarter turn swaps the stored sides."""
-    width, height = meta["size"]
-    stored = meta.get("source_size") or (width, height)
-    turned = (width > height) != (stored[0] > stored[1]) and width != height
-    original = (stored[0], stored[1]) if turned else (stored[1], stored[0])
-    return original, min(1.0, max(width, height) / max(original))
+def _decoded(path, filters: str) -> Iterator[np.ndarray]:
+    """Yields (H, W, 3) uint8 frames from ffmpeg, through a pipe of PPM pictures, which carry their own size."""
+    ffmpeg = optional_import("imageio_ffmpeg", "Reading videos").get_ffmpeg_exe()
+    command = [ffmpeg, "-v", "error", "-nostdin", "-i", str(path), "-map", "0:v:0", "-vf", filters]
+    command += ["-fps_mode", "passthrough", "-pix_fmt", "rgb24", "-c:v", "ppm", "-f", "image2pipe", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            while process.stdout.readline() == b"P6\n":
+                width, height = map(int, process.stdout.readline().split())
+                process.stdout.readline()  # The largest value, 255.
+                data = process.stdout.read(3 * width * height)
+                if len(data) == 3 * width * height:
+                    yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
+        finally:
+            process.kill()
 
 
 def read_video_frames(path, count: int = 64, max_size: int = 1024) -> tuple[Photo, ...]:
