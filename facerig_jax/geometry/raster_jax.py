@@ -23,6 +23,7 @@ _GUARD = 2.0**18  # reach of the exact path from the image centre, in fixed-poin
 _MIN_W = 1e-6
 _TILE, _TILES_PER_TURN = 2, 16384
 _WIDE_TILE, _WIDE_TILES_PER_TURN = 8, 256
+_MAX_TILES = 2**30  # per round, see `_draw`; one triangle has at most (MAX_SIZE / _TILE)^2
 _barrier = lax.optimization_barrier  # keeps XLA CPU from fusing, and so repeating, work that feeds gathers or scatters
 
 
@@ -112,7 +113,7 @@ def _subpixel_bits(height: int, width: int) -> int:
 def _snap(vertices: jax.Array, height: int, width: int):
     """Clip space -> fixed-point pixels x, y (row 0 on top), depth z, and whether the exact path may use the vertex."""
     one = 2.0 ** _subpixel_bits(height, width)
-    in_front = vertices[:, 3] > _MIN_W
+    in_front = (vertices[:, 3] > _MIN_W) & jnp.isfinite(vertices[:, 3])
     ndc = vertices[:, :3] / jnp.where(in_front, vertices[:, 3], 1.0)[:, None]
     x = jnp.round((ndc[:, 0] * 0.5 + 0.5) * (width * one) - one / 2)
     y = jnp.round((0.5 - ndc[:, 1] * 0.5) * (height * one) - one / 2)
@@ -199,8 +200,8 @@ def _homogeneous_triangles(vertices, corners, unsafe, height: int, width: int, c
 def _draw(target: _Target, triangles: _Triangles, n_faces: int, height: int, width: int) -> _Target:
     """Draws all triangles of all images.
 
-    Tiles are numbered in int32. Should there be more (billions: thousands of screen-filling triangles), the triangles
-    are drawn in several rounds, each as long as its count fits.
+    Tiles are numbered in int32. Should there be more (thousands of screen-filling triangles), they are drawn in several
+    rounds, each taking as many triangles as the numbers last for.
     """
     boxes, tile = triangles.boxes, triangles.tile
     columns = (boxes.width + (tile - 1)) // tile
@@ -210,7 +211,7 @@ def _draw(target: _Target, triangles: _Triangles, n_faces: int, height: int, wid
     def draw_round(state):
         start, target = state
         ends = jnp.cumsum(jnp.where(index >= start, tiles, 0), dtype=jnp.int32)
-        overflow = ends < 0
+        overflow = ends > _MAX_TILES
         stop = jnp.where(jnp.any(overflow), jnp.argmax(overflow).astype(jnp.int32), tiles.size)
         total = _rows(ends, stop - 1)
         ends = _barrier(jnp.where(index >= stop, _EMPTY, ends))
@@ -232,7 +233,7 @@ def _draw(target: _Target, triangles: _Triangles, n_faces: int, height: int, wid
 
 
 def _locate(number, ends, columns, boxes: _Boxes, tile: int):
-    """The triangle of each numbered tile, and the tile's pixels (tile * tile, tiles) with whether they are in its box."""
+    """The triangle of each numbered tile, and its pixels (tile * tile, tiles) with whether they lie in the box."""
     owner = jnp.minimum(jnp.searchsorted(ends, number, side="right").astype(jnp.int32), ends.size - 1)
     begin = jnp.where(owner > 0, _rows(ends, jnp.maximum(owner - 1, 0)), 0)
     across = jnp.maximum(_rows(columns, owner), 1)

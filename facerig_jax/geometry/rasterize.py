@@ -101,7 +101,7 @@ def rasterize(
 def triangle_ids(
     vertices_clip: jax.Array, faces: jax.Array, height: int, width: int, cull: str = "none", rasterizer: str = "auto"
 ) -> jax.Array:
-    """(B, P, 4) clip space, faces (F, 3) -> (B, H, W) int32 triangle id + 1, 0 = background; arguments of `rasterize`."""
+    """As `rasterize`, but ids only: (B, P, 4) clip space -> (B, H, W) int32 triangle id + 1, 0 = background."""
     check_shape("vertices_clip", vertices_clip, "B", "P", 4)
     if check_shape("faces", faces, "F", 3)["F"] == 0:
         raise ValueError("faces: expected at least one triangle, got none.")

@@ -73,7 +73,7 @@ def render_geometry(
 
 
 def clay(normals: jax.Array) -> jax.Array:
-    """Grey of a matt surface under the fixed studio lights: unit normals (..., 3), y up, z to the camera -> (..., 1)."""
+    """Grey of matt clay under the fixed studio lights: unit normals (..., 3), y up, z to the camera -> (..., 1)."""
     light = jnp.full(normals.shape[:-1], _AMBIENT, normals.dtype)
     for direction, strength in _LIGHTS:
         unit = np.asarray(direction) / np.linalg.norm(direction)
