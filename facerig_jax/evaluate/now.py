@@ -1,0 +1,104 @@
+"""Scan-to-mesh protocols on seven landmarks: NoW (non-metrical and metrical) and FG2018 / Stirling.
+
+Points, in order: right eye outer, right eye inner, left eye inner, left eye outer, nose bottom, right and left mouth
+corner (the subject's right first). Sources: the published evaluation code of NoW (soubhiksanyal/now_evaluation) and of
+FG2018 (patrikhuber/fg2018-competition); the protocols are restated here from their descriptions.
+"""
+
+import numpy as np
+
+from facerig_jax.evaluate.surface import closest_points, triangle_normals
+
+NOW_RADIUS, FG2018_RADIUS = 1.4, 1.2
+# Refinement stops when the mean squared distance changes by less than this share.
+TOLERANCE, MAX_STEPS = 1e-7, 60
+
+
+def face_crop(scan: np.ndarray, points: np.ndarray, radius_factor: float = NOW_RADIUS) -> np.ndarray:
+    """(n,) bool: the scan vertices inside the sphere that the protocols score; scan (n, 3), points (7, 3)."""
+    bridge = (points[1] + points[2]) / 2
+    centre = points[4] + 0.3 * (bridge - points[4])
+    radius = radius_factor * (np.linalg.norm(points[0] - points[3]) + np.linalg.norm(bridge - points[4])) / 2
+    return np.linalg.norm(scan - centre, axis=1) <= radius
+
+
+def procrustes(source: np.ndarray, target: np.ndarray, with_scale: bool = True, reflection: bool = False):
+    """Least-squares similarity source -> target, as (scale, rotation (3, 3), translation (3,)).
+
+    With `reflection` an improper rotation is allowed where it fits better.
+    """
+    a, b = source - source.mean(0), target - target.mean(0)
+    u, singular, vt = np.linalg.svd(b.T @ a)
+    sign = np.ones(3)
+    if not reflection:
+        sign[2] = np.sign(np.linalg.det(u) * np.linalg.det(vt))
+    rotation = (u * sign) @ vt
+    scale = (singular * sign).sum() / (a**2).sum() if with_scale else 1.0
+    return scale, rotation, target.mean(0) - scale * rotation @ source.mean(0)
+
+
+def refine(scan: np.ndarray, vertices: np.ndarray, faces: np.ndarray, with_scale: bool = True) -> np.ndarray:
+    """Moves the predicted mesh by the similarity that minimises the scan's squared distances to its surface.
+
+    Gauss-Newton on the exact distance; returns the moved vertices (P, 3).
+    """
+    # Moving the scan by the inverse similarity is the same problem with a fixed surface; distances are then rescaled.
+    scale, rotation, shift = 1.0, np.eye(3), np.zeros(3)
+    centre, previous = scan.mean(0), np.inf
+    normals = triangle_normals(vertices, faces)
+    for _ in range(MAX_STEPS):
+        moved = scale * (scan - centre) @ rotation.T + centre + shift
+        distance, closest, triangle = closest_points(moved, vertices, faces)
+        error = np.mean(distance**2) / scale**2
+        if previous - error < TOLERANCE * error:
+            break
+        previous = error
+        gap = moved - closest
+        flat = distance < 1e-6
+        direction = np.where(flat[:, None], normals[triangle], gap / np.maximum(distance, 1e-12)[:, None])
+        arm = moved - centre - shift
+        columns = [np.cross(arm, direction), direction]
+        if with_scale:
+            # d(distance / scale): the surface must not win by shrinking the scan
+            columns.append((np.sum(direction * arm, 1) - distance)[:, None])
+        jacobian = np.concatenate(columns, 1)
+        step = np.linalg.lstsq(jacobian, -np.where(flat, 0, distance), rcond=None)[0]
+        rotation = _rotation(step[:3]) @ rotation
+        shift = shift + step[3:6]
+        scale = scale * np.exp(step[6]) if with_scale else scale
+    return ((vertices - centre - shift) / scale) @ rotation + centre
+
+
+def _rotation(vector: np.ndarray) -> np.ndarray:
+    """Rotation matrix of a rotation vector (Rodrigues)."""
+    angle = np.linalg.norm(vector)
+    if angle < 1e-12:
+        return np.eye(3)
+    x, y, z = vector / angle
+    k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
+
+
+def now_distances(scan, scan_points, vertices, faces, points, metrical: bool = False) -> np.ndarray:
+    """NoW: unsigned distances (n,) in mm of the cropped scan's vertices to the predicted surface after alignment.
+
+    Args:
+      scan: (n, 3) vertices of the truth, mm.
+      scan_points: (7, 3) its points.
+      vertices: (P, 3) predicted neutral mesh.
+      faces: (F, 3).
+      points: (7, 3) its points.
+      metrical: keep the prediction's scale (it must then be in mm).
+    """
+    cropped = scan[face_crop(scan, scan_points)]
+    scale, rotation, shift = procrustes(points, scan_points, with_scale=not metrical, reflection=True)
+    aligned = refine(cropped, scale * vertices @ rotation.T + shift, faces, with_scale=not metrical)
+    return closest_points(cropped, aligned, faces)[0]
+
+
+def fg2018_rmse(scan, scan_points, vertices, faces, points) -> float:
+    """FG2018 / Stirling: root mean squared scan-to-surface distance in mm, similarity from the 7 points only."""
+    cropped = scan[face_crop(scan, scan_points, FG2018_RADIUS)]
+    scale, rotation, shift = procrustes(points, scan_points)
+    distance = closest_points(cropped, scale * vertices @ rotation.T + shift, faces)[0]
+    return float(np.sqrt(np.mean(distance**2)))

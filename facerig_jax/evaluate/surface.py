@@ -1,0 +1,36 @@
+"""Exact closest points on triangle meshes, through libigl (the only file that imports it)."""
+
+import numpy as np
+
+
+def closest_points(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray):
+    """The closest point of a surface to each point.
+
+    Args:
+      points: (n, 3).
+      vertices: (P, 3), same unit and frame.
+      faces: (F, 3).
+
+    Returns:
+      distance: (n,) unsigned.
+      closest: (n, 3).
+      triangle: (n,) index of the triangle it lies on.
+
+    Raises:
+      ImportError: libigl is missing.
+    """
+    try:
+        import igl
+    except ImportError as error:
+        raise ImportError("Surface distances need libigl: pip install 'facerig_jax[test]'.") from error
+    squared, triangle, closest = igl.point_mesh_squared_distance(
+        np.ascontiguousarray(points, np.float64), np.ascontiguousarray(vertices, np.float64), np.ascontiguousarray(faces, np.int64)
+    )
+    return np.sqrt(np.maximum(squared, 0)), closest, triangle
+
+
+def triangle_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(F, 3) unit normals, counter-clockwise triangles pointing outward."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    normal = np.cross(b - a, c - a)
+    return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-20)

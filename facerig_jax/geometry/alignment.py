@@ -1,0 +1,45 @@
+"""Similarity alignment of corresponding points (Umeyama 1991)."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from facerig_jax.numerics import HIGHEST
+
+
+@struct.dataclass
+class Similarity:
+    """x -> scale R x + translation: scale (), rotation (3, 3), translation (3,)."""
+
+    scale: jax.Array
+    rotation: jax.Array
+    translation: jax.Array
+
+    def __call__(self, points: jax.Array) -> jax.Array:
+        """Maps points (..., 3)."""
+        return self.scale * jnp.matmul(points, self.rotation.T, precision=HIGHEST) + self.translation
+
+
+def similarity(source: jax.Array, target: jax.Array, weight: jax.Array | None = None, with_scale: bool = True) -> Similarity:
+    """The weighted least-squares similarity (no reflection) that takes source to target.
+
+    Args:
+      source: (L, 3).
+      target: (L, 3).
+      weight: (L,) or None.
+      with_scale: False keeps scale 1.
+
+    Returns:
+      Similarity. Its gradient is not defined where the points are rotationally symmetric.
+    """
+    weight = jnp.ones(source.shape[0], source.dtype) if weight is None else weight.astype(source.dtype)
+    weight = (weight / jnp.maximum(weight.sum(), 1e-12))[:, None]
+    source_mean, target_mean = jnp.sum(weight * source, 0), jnp.sum(weight * target, 0)
+    centred = source - source_mean
+    covariance = jnp.matmul(((target - target_mean) * weight).T, centred, precision=HIGHEST)
+    u, singular, vt = jnp.linalg.svd(covariance)
+    sign = jnp.ones(3, source.dtype).at[2].set(jnp.sign(jnp.linalg.det(u) * jnp.linalg.det(vt)))
+    rotation = jnp.matmul(u * sign, vt, precision=HIGHEST)
+    spread = jnp.maximum(jnp.sum(weight * centred**2), 1e-12)
+    scale = jnp.sum(singular * sign) / spread if with_scale else jnp.ones((), source.dtype)
+    return Similarity(scale, rotation, target_mean - scale * jnp.matmul(rotation, source_mean, precision=HIGHEST))

@@ -1,0 +1,227 @@
+"""The classical solver: all photos jointly, by Levenberg-Marquardt on landmarks, then on landmarks and colours."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from facerig_jax.config import FitConfig, Hyper
+from facerig_jax.geometry.alignment import similarity
+from facerig_jax.geometry.camera import from_image, project, to_image
+from facerig_jax.geometry.light import ambient_light, sh_basis, solve_light
+from facerig_jax.geometry.rotation import euler_to_matrix, matrix_to_euler, rotate
+from facerig_jax.geometry.sampling import bilinear
+from facerig_jax.geometry.visibility import visible
+from facerig_jax.head.model import vertices
+from facerig_jax.numerics import HIGHEST, masked_mean, normalize
+from facerig_jax.solve import terms
+from facerig_jax.solve.gauss_newton import levenberg_marquardt, normal_of_views
+from facerig_jax.solve.points import PointModel, evaluate, landmark_model, surface_model
+from facerig_jax.solve.unknowns import Unknowns, flatten, unflatten
+from facerig_jax.types import HeadModel
+
+# Vertices seen at a cosine below the first number carry no photometric weight, above the second full weight.
+GRAZING = (0.15, 0.5)
+# Darkest light level (linear RGB) that residuals are divided by.
+MIN_BRIGHTNESS = 0.02
+
+
+@struct.dataclass
+class Observed:
+    """What the solver looks at.
+
+    image:     (V, S, S, 3) crops, linear RGB in [0, 1].
+    inside:    (V, S, S) 1 where the crop lies inside its photo.
+    landmarks: (V, L, 3) crop pixels, z towards the camera.
+    weight:    (V, L) landmark weights, 0 for views that do not count.
+    view_mask: (V,) 1 for views that count.
+    """
+
+    image: jax.Array
+    inside: jax.Array
+    landmarks: jax.Array
+    weight: jax.Array
+    view_mask: jax.Array
+
+
+def solve_classical(head: HeadModel, observed: Observed, hyper: Hyper, config: FitConfig):
+    """Fits identity, albedo and every view's pose, expression and light.
+
+    Args:
+      head: morphable head with a log albedo.
+      observed: crops and landmarks.
+      hyper: traced settings.
+      config: static settings.
+
+    Returns:
+      x: Unknowns.
+      trace: name -> (steps,) energies.
+    """
+    x = initial(head, observed, hyper)
+    x, landmark_trace = fit_landmarks(head, observed, x, hyper, config)
+    trace = {"landmark_stage": landmark_trace}
+    for level, (n_steps, blur) in enumerate(zip(config.photometric_steps, config.blur, strict=True)):
+        x, energies = fit_colours(head, observed, x, hyper, config, n_steps, blur)
+        trace[f"photometric_stage_{level}"] = energies
+    return x, trace
+
+
+def initial(head: HeadModel, observed: Observed, hyper: Hyper) -> Unknowns:
+    """Mean head, posed by a similarity of its landmarks to the detected ones (with the net's depth)."""
+    size = observed.image.shape[1]
+    n_views = observed.image.shape[0]
+    points = landmark_model(head, head.landmarks_dense).mean
+
+    def pose(landmarks, weight):
+        target = jnp.concatenate([from_image(landmarks[:, :2], size, size), landmarks[:, 2:]], -1)
+        fit = similarity(points, target, jnp.where(jnp.sum(weight) > 0, weight, 1.0))
+        return jnp.concatenate([matrix_to_euler(fit.rotation), fit.scale[None], fit.translation[:2]])
+
+    return Unknowns(
+        identity=jnp.zeros(head.identity_basis.shape[0]),
+        albedo=jnp.zeros(head.albedo_basis.shape[0]),
+        pose=jax.lax.stop_gradient(jax.vmap(pose)(observed.landmarks, observed.weight)),
+        inverse_distance=jnp.broadcast_to(hyper.inverse_distance_mean, (n_views,)),
+        expression=jnp.zeros((n_views, head.expression_basis.shape[0])),
+        light=jnp.broadcast_to(ambient_light(), (n_views, 9, 3)),
+    )
+
+
+def _landmark_data(head: HeadModel, observed: Observed) -> terms.LandmarkData:
+    return terms.LandmarkData(
+        landmark_model(head, head.landmarks_dense),
+        observed.landmarks[..., :2],
+        observed.weight * observed.view_mask[:, None] * head.landmarks_dense.weight,
+    )
+
+
+def fit_landmarks(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig):
+    """Levenberg-Marquardt on landmarks and priors. Returns Unknowns and the (steps,) energies."""
+    data, size = _landmark_data(head, observed), observed.image.shape[1]
+    level = jnp.ones(x.n_views)
+
+    def linearize(vector, _):
+        at = unflatten(vector, x)
+        residual, whiten = terms.landmark_terms(at, data, hyper, size)
+        shared, own = terms.landmark_jacobian(at, data, whiten, size)
+        return normal_of_views(shared, own, residual) + terms.prior_normal(at, level, hyper)
+
+    def energy(vector, _):
+        at = unflatten(vector, x)
+        residual, _ = terms.landmark_terms(at, data, hyper, size)
+        return 0.5 * jnp.sum(residual**2) + terms.prior_normal(at, level, hyper).energy
+
+    vector, _, trace = levenberg_marquardt(
+        lambda _: None, linearize, energy, flatten(x), hyper.damping, config.landmark_steps
+    )
+    return unflatten(vector, x), trace
+
+
+def fit_colours(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig, n_steps, blur):
+    """Levenberg-Marquardt on landmarks, colours and priors. Returns Unknowns and the (steps,) energies."""
+    landmarks, size = _landmark_data(head, observed), observed.image.shape[1]
+    data, index = colour_data(head, observed, x, config, blur)
+    level = data.brightness / jnp.mean(jnp.exp(data.albedo_mean))
+    x = x.replace(light=_light(x, data, sample_weight(head, observed, x, data, index, hyper), level))
+
+    def reweigh(vector):
+        return sample_weight(head, observed, unflatten(vector, x), data, index, hyper)
+
+    def linearize(vector, weight):
+        at = unflatten(vector, x)
+        residual, whiten = terms.landmark_terms(at, landmarks, hyper, size)
+        landmark = normal_of_views(*terms.landmark_jacobian(at, landmarks, whiten, size), residual)
+        residual, slope = terms.colour_terms(at, data)
+        colour = terms.colour_normal(residual, slope, *terms.colour_jacobian(at, data), weight, hyper)
+        return landmark + colour + terms.prior_normal(at, level, hyper)
+
+    def energy(vector, weight):
+        at = unflatten(vector, x)
+        residual, _ = terms.landmark_terms(at, landmarks, hyper, size)
+        colour = terms.colour_energy(*terms.colour_terms(at, data), weight, hyper)
+        return 0.5 * jnp.sum(residual**2) + colour + terms.prior_normal(at, level, hyper).energy
+
+    vector, _, trace = levenberg_marquardt(reweigh, linearize, energy, flatten(x), hyper.damping, n_steps)
+    return unflatten(vector, x), trace
+
+
+def gaussian_blur(images: jax.Array, sigma) -> jax.Array:
+    """Gaussian blur (px) of square images (..., S, S, C); the border is renormalised."""
+    position = jnp.arange(images.shape[-2], dtype=images.dtype)
+    kernel = jnp.exp(-0.5 * ((position[:, None] - position) / sigma) ** 2)
+    kernel = kernel / kernel.sum(-1, keepdims=True)
+    return jnp.einsum("ij,...jkc,lk->...ilc", kernel, images, kernel)
+
+
+def face_index(head: HeadModel, count: int) -> tuple[jax.Array, jax.Array]:
+    """About `count` face-region vertices, evenly strided: indices (n,) and 1 / 0 where an index repeats (n,)."""
+    n_vertices = head.face_mask.shape[0]
+    (order,) = jnp.nonzero(head.face_mask > 0.5, size=n_vertices, fill_value=0)
+    total = jnp.sum(head.face_mask > 0.5)
+    count = min(count, n_vertices)
+    slot = jnp.floor(jnp.linspace(0.0, 1.0, count, endpoint=False) * total).astype(jnp.int32)
+    fresh = jnp.concatenate([jnp.ones(1), (slot[1:] != slot[:-1]).astype(jnp.float32)])
+    return order[slot], fresh
+
+
+def colour_data(head: HeadModel, observed: Observed, x: Unknowns, config: FitConfig, blur):
+    """ColourData at one blur level, and the (n,) indices and (n,) base weights of its vertices."""
+    index, fresh = face_index(head, config.max_points)
+    image = gaussian_blur(observed.image, blur)
+    model = surface_model(head, index)
+    size = image.shape[1]
+
+    def mean_colour(pose, inverse_distance, expression, image, landmarks):
+        points = to_image(project(evaluate(model, x.identity, expression)[:, :3], pose, inverse_distance), size, size)
+        return jnp.mean(bilinear(image, points[:, :2]))
+
+    brightness = jax.vmap(mean_colour)(x.pose, x.inverse_distance, x.expression, image, observed.landmarks)
+    data = terms.ColourData(
+        model=model,
+        albedo_mean=jnp.asarray(head.albedo_mean)[index],
+        albedo_basis=jnp.asarray(head.albedo_basis)[:, index],
+        image=image,
+        brightness=jax.lax.stop_gradient(jnp.maximum(brightness, MIN_BRIGHTNESS)),
+    )
+    return data, (index, fresh)
+
+
+def sample_weight(head, observed, x: Unknowns, data, index, hyper: Hyper) -> jax.Array:
+    """(V, n, 3) photometric weights: visible, not grazing, inside the photo, and robust against outliers."""
+    index, fresh = index
+    size = observed.image.shape[1]
+    x = jax.lax.stop_gradient(x)
+
+    def one(pose, inverse_distance, expression):
+        posed = to_image(project(vertices(head, x.identity, expression), pose, inverse_distance), size, size)
+        geometry = evaluate(data.model, x.identity, expression)
+        tangents = rotate(euler_to_matrix(pose[:3]), geometry[:, 3:].reshape(-1, 3)).reshape(-1, 2, 3)
+        facing = normalize(jnp.cross(tangents[:, 0], tangents[:, 1]))[:, 2]
+        return posed, facing
+
+    posed, facing = jax.vmap(one)(x.pose, x.inverse_distance, x.expression)
+    seen = visible(posed, head.faces, size)[:, index]
+    inside = jax.vmap(lambda mask, points: bilinear(mask[..., None], points)[:, 0])(
+        observed.inside, posed[:, index, :2]
+    )
+    low, high = GRAZING
+    facing = jnp.clip((facing - low) / (high - low), 0, 1)
+    base = seen * (inside > 0.99) * facing * fresh * observed.view_mask[:, None]
+    residual, _ = terms.colour_terms(x, data)
+    distance = jnp.sum(residual**2, -1) / (hyper.colour_robust**2 * 3 * (hyper.colour**2 + hyper.albedo_detail**2))
+    return jax.lax.stop_gradient(jnp.broadcast_to((base / (1 + distance) ** 2)[..., None], residual.shape))
+
+
+def _light(x: Unknowns, data, weight, level):
+    """Closed-form light (V, 9, 3) at the current shape and albedo, from a start at the expected level."""
+    albedo = jnp.exp(data.albedo_mean + jnp.tensordot(x.albedo, data.albedo_basis, 1, precision=HIGHEST))
+    size = data.image.shape[1]
+
+    def one(pose, inverse_distance, expression, image, weight, level, old):
+        geometry = evaluate(data.model, x.identity, expression)
+        points, basis = jax.vmap(lambda g: terms._sees(g, pose, inverse_distance)(size))(geometry)
+        start = jnp.where(jnp.all(old == ambient_light()), old * level, old)
+        return solve_light(basis, albedo, bilinear(image, points), weight[:, 0] > 0.05, start, ridge=1e-3)
+
+    return jax.vmap(one)(x.pose, x.inverse_distance, x.expression, data.image, weight, level, x.light)
