@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from facerig_jax.head import build_source as source
+from facerig_jax.head.build_albedo import build_albedo
 from facerig_jax.head.build_landmarks import re_embed
-from facerig_jax.head.build_regions import build_regions
+from facerig_jax.head.build_regions import build_pockets, build_regions, smooth, tongue
 from facerig_jax.head.build_shape import build_shape
+from facerig_jax.head.build_uv import build_uv
 from facerig_jax.head.load import SCHEMA_VERSION
-from facerig_jax.head.subdivide import catmull_clark, subdivide
+from facerig_jax.head.subdivide import catmull_clark, subdivide, subdivided_mirror, triangulate
 
 DENSE_POINTS = 468  # the table's further points are irises, which the skin cannot carry
 
@@ -64,11 +66,22 @@ def build_arrays(wheel_path: str | Path) -> tuple[dict[str, np.ndarray], dict[st
     arrays["face_mask"] = face.astype(np.uint8)
     arrays["region_names"] = np.array(list(regions))
     arrays["regions"] = np.rint(255 * np.stack(list(regions.values()))).astype(np.uint8)
-    arrays["uv"] = np.zeros((len(surface), 2), np.uint16)
-    arrays["albedo_mean"] = np.log(np.tile([[0.5, 0.33, 0.25]], (len(surface), 1))).astype(np.float16)
-    arrays["albedo_fields"] = np.ones((2, len(shape.mean)), np.float16)
-    arrays["albedo_masks"] = np.zeros((0, len(surface)), np.uint8)
-    arrays["albedo_colors"] = np.array([[-0.14, -0.25, -0.38], [-0.02, -0.15, -0.12]], np.float32)
+    fine_part = np.rint(smooth(shape.part, topology)).astype(int)
+    fine_mirror = subdivided_mirror(topology, shape.mirror)
+    uv = build_uv(surface, triangulate(topology.quads).astype(np.int64), topology.quads, fine_part, face, fine_mirror)
+    arrays["uv"] = np.rint(uv * 65535).astype(np.uint16)
+
+    control_skin = triangulate(shape.quads[shape.part[shape.quads[:, 0]] == 0]).astype(np.int64)
+    albedo = build_albedo(
+        *(shape.mean, control_skin, shape.face),
+        *(surface, fine_part, face, tongue(topology.quads, surface, fine_part), regions),
+        build_pockets(surface, topology.quads, fine_part == 0, face, points["landmarks68"]),
+        points["landmarks68"],
+    )
+    arrays["albedo_mean"] = albedo.mean.astype(np.float16)
+    arrays["albedo_fields"] = albedo.fields.astype(np.float16)
+    arrays["albedo_masks"] = np.rint(255 * albedo.masks).astype(np.uint8)
+    arrays["albedo_colors"] = albedo.colors.astype(np.float32)
     return arrays, figures
 
 

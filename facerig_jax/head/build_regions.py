@@ -3,7 +3,7 @@
 import numpy as np
 
 from facerig_jax.head import build_source as source
-from facerig_jax.head.build_shape import Shape
+from facerig_jax.head.build_shape import Shape, connected_pieces
 from facerig_jax.head.subdivide import Subdivision, subdivide
 
 BELOW_CHIN = 12.0  # mm below the chin point where the face region ends
@@ -39,18 +39,48 @@ def build_regions(
 
     brows = np.minimum(polyline_distance(surface, points68[17:22]), polyline_distance(surface, points68[22:27]))
     around_eyes = np.minimum(polygon_distance(surface, points68[36:42]), polygon_distance(surface, points68[42:48]))
-    nose = polygon_distance(surface, points68[[27, 31, 32, 33, 34, 35]])
+    nose = polygon_distance(surface, points68[[27, 31, 32, 33, 34, 35]], depth=25.0)
+    mouth = polygon_distance(surface, points68[48:60])
+    lids = np.maximum(painted("eyelids"), fade(around_eyes, 2.0, 4.0))
     cheeks = [np.linalg.norm(surface - dense[i], axis=1) for i in CHEEKS]
     regions = {
-        "lips": painted("lips") * face,
+        "lips": painted("lips") * fade(mouth, 3.0, 3.0) * skin,
         "brows": fade(brows, BROW_HALF_HEIGHT, BROW_FADE) * face,
-        "eyelids": painted("eyelids") * (surface[:, 2] > points68[[36, 45], 2].mean() - 5),
+        "eyelids": lids * (around_eyes < 15) * skin,
         "nose": fade(nose, 4.0, 5.0) * face,
         "eyes": fade(around_eyes, 6.0, 6.0) * (face | (smooth(shape.part == 1, topology) > 0.5)),
         "cheeks": np.exp(-0.5 * (np.minimum(*cheeks) / 14.0) ** 2) * face,
         "ears": painted("ears"),
     }
     return face, regions
+
+
+def build_pockets(surface: np.ndarray, quads: np.ndarray, skin: np.ndarray, face: np.ndarray, points68: np.ndarray):
+    """Name -> (P,) 0/1 masks of the skin's pockets behind lips, lids and nostrils.
+
+    A pocket is a piece of the skin outside the face that the face encloses; its name is that of the nearest opening.
+    """
+    piece = connected_pieces(quads[~face[quads].any(1)], len(surface))
+    number = np.bincount(piece, skin & ~face)
+    openings = {
+        "mouth": points68[60:68].mean(0)[None],
+        "eyes": np.stack([points68[36:42].mean(0), points68[42:48].mean(0)]),
+        "nostrils": points68[[31, 35]] * [0.5, 1, 1] + [0, 3, 0],
+    }
+    masks = {name: np.zeros(len(surface)) for name in openings}
+    for label in np.flatnonzero((number > 0) & (number < number.max())):
+        own = (piece == label) & skin & ~face
+        front = surface[own][np.argmax(surface[own, 2])]
+        gaps = {name: np.linalg.norm(places - front, axis=1).min() for name, places in openings.items()}
+        masks[min(gaps, key=gaps.get)][own] = 1
+    return masks
+
+
+def tongue(quads: np.ndarray, surface: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Mask (P,) bool of the tongue: the narrowest piece of part 2, teeth and tongue."""
+    piece = connected_pieces(quads, len(surface))
+    labels = np.unique(piece[part == 2])
+    return piece == min(labels, key=lambda label: np.ptp(surface[piece == label, 0]))
 
 
 def smooth(field: np.ndarray, topology: Subdivision) -> np.ndarray:
@@ -84,13 +114,13 @@ def polyline_distance(points: np.ndarray, line: np.ndarray) -> np.ndarray:
     return np.linalg.norm(points[:, None] - nearest, axis=2).min(1)
 
 
-def polygon_distance(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Distance (P,) to a closed contour (N, 3), 0 for points inside it as seen from the front and not far behind."""
+def polygon_distance(points: np.ndarray, corners: np.ndarray, depth: float = 12.0) -> np.ndarray:
+    """Distance (P,) to a closed contour (N, 3), 0 for points inside it seen from the front, at most `depth` behind."""
     closed = np.concatenate([corners, corners[:1]])
     distance = polyline_distance(points, closed)
     x, y = points[:, :1], points[:, 1:2]
     (x0, y0), (x1, y1) = closed[:-1, :2].T, closed[1:, :2].T
     with np.errstate(divide="ignore", invalid="ignore"):
         crosses = ((y0 > y) != (y1 > y)) & (x < (x1 - x0) * (y - y0) / (y1 - y0) + x0)
-    inside = (crosses.sum(1) % 2 == 1) & (points[:, 2] > corners[:, 2].min() - 12)
+    inside = (crosses.sum(1) % 2 == 1) & (points[:, 2] > corners[:, 2].min() - depth)
     return np.where(inside, 0.0, distance)
