@@ -20,8 +20,8 @@ BEARD = np.array([0.30, 0.28, 0.24])
 
 MELANIN_MEAN, MELANIN_STD = 0.55, 0.35
 BLOOD_MEAN, BLOOD_STD = 0.10, 0.10
-MELANIN_FIELDS, MELANIN_FIELD_STD = 26, 0.10  # number of eigenfunctions, rms of the first
-BLOOD_FIELDS, BLOOD_FIELD_STD = 10, 0.08
+MELANIN_FIELDS, MELANIN_FIELD_STD = 26, 0.055  # number of eigenfunctions, rms of the first
+BLOOD_FIELDS, BLOOD_FIELD_STD = 10, 0.035
 WAVELENGTH = 150.0  # mm; amplitudes fall for eigenfunctions of shorter wavelength
 OFF_FACE_DENSITY = 0.1  # of the mass outside the face: few eigenfunctions are spent there
 
@@ -29,7 +29,8 @@ OFF_FACE_DENSITY = 0.1  # of the mass outside the face: few eigenfunctions are s
 SCLERA, IRIS, PUPIL = (0.62, 0.56, 0.52), (0.105, 0.062, 0.040), (0.012, 0.010, 0.010)
 TEETH, TONGUE, GUMS = (0.60, 0.54, 0.43), (0.42, 0.16, 0.15), (0.26, 0.075, 0.065)
 INNER_LID, NOSTRIL = (0.50, 0.25, 0.21), (0.12, 0.05, 0.035)
-IRIS_RADIUS, PUPIL_RADIUS, EYE_FADE = 6.0, 1.9, 1.2  # mm on the eyeball
+IRIS_RADIUS, PUPIL_RADIUS, EYE_FADE = 6.0, 2.0, 1.8  # mm on the eyeball
+TEETH_DARKENING = 1.8, 16.0  # log units, reached this many mm behind the front teeth, where little light comes
 
 
 class Albedo(NamedTuple):
@@ -90,12 +91,12 @@ def build_albedo(control, control_faces, control_face, surface, part, face, tong
     iris, pupil = _iris_and_pupil(surface, part, points68)
     eyeball, mouth = (part == 1).astype(float), (part == 2).astype(float)
     modes = [  # mask, colour of one standard deviation
-        (regions["lips"], -0.15 * BLOOD),
-        (regions["lips"], -0.20 * MELANIN),
+        (regions["lips"], -0.12 * BLOOD),
+        (regions["lips"], -0.12 * MELANIN),
         (regions["cheeks"], -0.12 * BLOOD),
         (regions["nose"], -0.10 * BLOOD),
         (regions["brows"], 0.30 * BROW),
-        (beard, -1.0 * BEARD),
+        (beard, -0.35 * BEARD),
         (regions["eyelids"], -0.12 * MELANIN - 0.10 * BLOOD),
         (iris * (1 - pupil), np.array([0.25, 0.45, 0.60])),
         (eyeball * (1 - iris), np.array([0.08, 0.10, 0.12])),
@@ -103,10 +104,12 @@ def build_albedo(control, control_faces, control_face, surface, part, face, tong
     ]
     log_skin = SKIN - MELANIN_MEAN * MELANIN - BLOOD_MEAN * BLOOD
     mean = np.tile(log_skin, (len(surface), 1))
-    mean -= np.outer(0.50 * regions["lips"] + 0.18 * rosy, BLOOD) + np.outer(0.2 * regions["lips"], MELANIN)
-    mean -= np.outer(0.75 * regions["brows"], BROW) + np.outer(0.25 * beard, BEARD)
+    mean -= np.outer(0.60 * regions["lips"] + 0.18 * rosy, BLOOD) + np.outer(0.2 * regions["lips"], MELANIN)
+    mean -= np.outer(0.75 * regions["brows"], BROW) + np.outer(0.35 * beard, BEARD)
     for mask, color in _other_colours(part, tongue, iris, pupil, pockets):
         mean += mask[:, None] * (np.log(color) - mean)
+    behind = (surface[part == 2, 2].max() - surface[:, 2]) / TEETH_DARKENING[1]
+    mean -= (mouth * (1 - tongue) * TEETH_DARKENING[0] * np.clip(behind, 0, 1))[:, None]
     masks = np.stack([mask for mask, _ in modes])
     return Albedo(mean, fields, masks, np.array(colors + [color for _, color in modes]))
 

@@ -6,9 +6,10 @@ from facerig_jax.head import build_source as source
 from facerig_jax.head.build_shape import Shape, connected_pieces
 from facerig_jax.head.subdivide import Subdivision, subdivide
 
+POCKET_SIZE = 20  # vertices; smaller pieces are single vertices along the face's ragged border
 BELOW_CHIN = 12.0  # mm below the chin point where the face region ends
 CHEEKS = (50, 280)  # points of the dense set in the middle of the cheeks
-BROW_HALF_HEIGHT, BROW_FADE = 3.5, 4.0  # mm
+BROW_HALF_HEIGHT, BROW_FADE = 1.0, 5.0  # mm
 
 
 def build_regions(
@@ -60,7 +61,8 @@ def build_pockets(surface: np.ndarray, quads: np.ndarray, skin: np.ndarray, face
 
     A pocket is a piece of the skin outside the face that the face encloses; its name is that of the nearest opening.
     """
-    piece = connected_pieces(quads[~face[quads].any(1)], len(surface))
+    sides = np.stack([quads, np.roll(quads, -1, axis=1)], axis=-1).reshape(-1, 2)
+    piece = connected_pieces(sides[~face[sides].any(1)], len(surface))
     number = np.bincount(piece, skin & ~face)
     openings = {
         "mouth": points68[60:68].mean(0)[None],
@@ -68,7 +70,7 @@ def build_pockets(surface: np.ndarray, quads: np.ndarray, skin: np.ndarray, face
         "nostrils": points68[[31, 35]] * [0.5, 1, 1] + [0, 3, 0],
     }
     masks = {name: np.zeros(len(surface)) for name in openings}
-    for label in np.flatnonzero((number > 0) & (number < number.max())):
+    for label in np.flatnonzero((number >= POCKET_SIZE) & (number < number.max())):
         own = (piece == label) & skin & ~face
         front = surface[own][np.argmax(surface[own, 2])]
         gaps = {name: np.linalg.norm(places - front, axis=1).min() for name, places in openings.items()}
