@@ -16,6 +16,10 @@ import numpy as np
 IMAGE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
+class WriteError(OSError):
+    """A file that could not be written; the message is one sentence with the file and the cause."""
+
+
 def optional_import(module: str, purpose: str, extra: str = "cli"):
     """Imports a module of an optional extra.
 
@@ -42,7 +46,7 @@ def atomic_write(path, mode: str = "wb", fsync: bool = False) -> Iterator[IO]:
       fsync: wait until the data are on the disk.
 
     Raises:
-      OSError: one sentence with the file and the cause (disk full, no permission, ...); `errno` is kept.
+      WriteError: an OSError in one sentence with the file and the cause (disk full, no permission, ...), and its errno.
 
     Example:
       with atomic_write("out/mesh.ply") as file:
@@ -59,19 +63,14 @@ def atomic_write(path, mode: str = "wb", fsync: bool = False) -> Iterator[IO]:
             if fsync:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        _remove(temporary)
-        failure = OSError(f"Could not write {path}: {error.strerror or error}; no partial file was left.")
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError) or isinstance(error, WriteError):
+            raise
+        failure = WriteError(f"Could not write {path}: {error.strerror or error}; no partial file was left.")
         failure.errno = error.errno
         raise failure from error
-    except BaseException:
-        _remove(temporary)
-        raise
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
 
 
 def to_uint8(image) -> np.ndarray:
@@ -97,7 +96,7 @@ def write_image(path, image, quality: int = 92) -> None:
 
     Raises:
       ValueError: unknown suffix.
-      OSError: see `atomic_write`.
+      WriteError: see `atomic_write`.
     """
     kind = IMAGE_FORMATS.get(Path(path).suffix.lower())
     if kind is None:

@@ -37,7 +37,7 @@ def write_glb(path, rig: Rig, head: HeadModel, texture, sparse: bool = True, tex
     Raises:
       ValueError: shapes of rig, head and texture do not belong together.
       ImportError: pygltflib is missing.
-      OSError: see `atomic_write`.
+      WriteError: see `files.atomic_write`.
 
     Example:
       write_glb("out/rig.glb", fit.rig, head, texture)

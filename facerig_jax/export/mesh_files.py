@@ -38,7 +38,7 @@ def write_ply(path, vertices, faces, colours=None) -> None:
 
     Raises:
       ValueError: wrong shapes, indices out of range, vertices not finite.
-      OSError: see `atomic_write`.
+      WriteError: see `files.atomic_write`.
     """
     vertices, faces = _checked_mesh(vertices, faces, (3,))
     fields, names = [("position", "<f4", 3)], ["float x", "float y", "float z"]
@@ -73,7 +73,7 @@ def write_obj(path, vertices, faces, uv, texture_name: str) -> None:
 
     Raises:
       ValueError: wrong shapes, indices out of range, vertices not finite.
-      OSError: see `atomic_write`.
+      WriteError: see `files.atomic_write`.
     """
     path = Path(path)
     vertices, faces = _checked_mesh(vertices, faces, (3, 4))
@@ -84,10 +84,9 @@ def write_obj(path, vertices, faces, uv, texture_name: str) -> None:
     lines += [f"vt {u:.6f} {v:.6f}" for u, v in uv.tolist()]
     lines += ["f " + " ".join(f"{i}/{i}" for i in dict.fromkeys(face)) for face in (faces + 1).tolist()]
     material = ["newmtl skin", "Ka 0 0 0", "Kd 1 1 1", "Ks 0 0 0", "illum 1", f"map_Kd {texture_name}"]
-    with atomic_write(path.with_suffix(".mtl"), "w") as file:
-        file.write("\n".join([*material, ""]))
-    with atomic_write(path, "w") as file:
-        file.write("\n".join([*lines, ""]))
+    with atomic_write(path.with_suffix(".mtl"), "w") as mtl, atomic_write(path, "w") as obj:
+        mtl.write("\n".join([*material, ""]))
+        obj.write("\n".join([*lines, ""]))
 
 
 def write_points7(path, points) -> None:

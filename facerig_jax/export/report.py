@@ -92,7 +92,7 @@ def write_report(path, report: Report) -> int:
       size of the page in bytes.
 
     Raises:
-      OSError: see `atomic_write`.
+      WriteError: see `files.atomic_write`.
 
     Example:
       write_report("out/report.html", Report("Ann", "ok", views=[ReportView("ann1", "ok", input=photo)]))

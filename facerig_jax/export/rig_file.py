@@ -65,7 +65,7 @@ def save_rig(path, rig: Rig, head: HeadModel | None = None) -> None:
 
     Raises:
       ValueError: arrays of the wrong shape, or not finite.
-      OSError: see `atomic_write`.
+      WriteError: see `files.atomic_write`.
     """
     arrays = {name: np.asarray(getattr(rig, name), np.float32) for name in RIG_SHAPES}
     _check_shapes(path, arrays, RIG_SHAPES)
@@ -138,11 +138,11 @@ def _save(path, arrays: dict) -> None:
 def _load(path, required) -> dict[str, np.ndarray]:
     """All arrays of a file that says it is of our schema version and holds the required ones."""
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
             arrays = {name: data[name] for name in data.files}
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file.") from None
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a readable .npz of plain arrays ({error}).") from error
     if "schema_version" not in arrays:
         raise ValueError(f"{path}: no schema_version, so this is not a file written by facerig_jax.")

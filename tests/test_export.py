@@ -1,0 +1,720 @@
+"""Files that come out: complete or absent, readable by third parties, and saying what they should."""
+
+import base64
+import errno
+import io
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pygltflib
+import pytest
+import trimesh
+from PIL import Image
+
+from facerig_jax.export import files, glb, mesh_files, pictures, report, rig_file
+from facerig_jax.types import Crop, HeadModel, LandmarkEmbedding, Rig, Views
+
+NODE_FOLDER = Path(__file__).parents[1] / ".cache" / "node"
+NAMES = tuple(f"shape{number:02d}" for number in range(52))
+PARTS = {0: "skin", 1: "eyes", 2: "mouth"}
+
+
+def small_head() -> tuple[HeadModel, Rig]:
+    """A 180 mm sphere as skin, with local random shapes; an eyeball that follows one shape; teeth that are still.
+
+    The skin's first ten vertices are doubled, as along a uv seam: triangles alternate between a vertex and its double.
+    """
+    skin, eye, teeth = (trimesh.creation.icosphere(n, r) for n, r in [(3, 90.0), (1, 12.0), (0, 10.0)])
+    meshes = [skin.vertices, eye.vertices + [30, 20, 80], teeth.vertices + [0, -30, 70]]
+    vertices, part = np.concatenate(meshes), np.repeat([0, 1, 2], [len(m) for m in meshes])
+    starts = np.cumsum([0] + [len(m) for m in meshes])
+    faces = np.concatenate([m.faces + s for m, s in zip((skin, eye, teeth), starts, strict=False)])
+    doubled, count = np.arange(10), len(vertices)
+    vertices, part = np.concatenate([vertices, vertices[doubled]]), np.concatenate([part, part[doubled]])
+    faces[::2] = np.where(faces[::2] < 10, faces[::2] + count, faces[::2])
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(52, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    weight = np.clip(directions @ vertices.T / 90 - 0.8, 0, 1) * 20 * (part == 0)
+    basis = weight[..., None] * directions[:, None]
+    basis[7, part == 1] = [0, 0, 1.5]
+    size = len(vertices)
+    embedding = LandmarkEmbedding(
+        np.zeros((68, 3), np.int32), np.ones((68, 3), np.float32) / 3, np.ones(68, np.float32)
+    )
+    head = HeadModel(
+        mean=vertices.astype(np.float32),
+        identity_basis=np.zeros((2, size, 3), np.float32),
+        expression_basis=basis.astype(np.float32),
+        albedo_mean=np.full((size, 3), -1, np.float32),
+        albedo_basis=np.zeros((1, size, 3), np.float32),
+        faces=faces.astype(np.int32),
+        quads=np.zeros((0, 4), np.int32),
+        uv=(vertices[:, :2] / 200 + 0.5).astype(np.float32),
+        face_mask=np.ones(size, np.float32),
+        part=part.astype(np.int32),
+        regions={},
+        landmarks68=embedding,
+        landmarks_dense=None,
+        mirror=None,
+        expression_names=NAMES,
+        name="sphere",
+    )
+    albedo = np.where(part[:, None] == 0, [0.4, 0.25, 0.2], [0.8, 0.8, 0.75]).astype(np.float32)
+    rig = Rig(head.mean, head.expression_basis, albedo, np.zeros(2, np.float32), np.ones(1, np.float32), NAMES, 1.0)
+    return head, rig
+
+
+def embedded_head() -> tuple[HeadModel, Rig]:
+    """The head of the package, with its mean face."""
+    head_module = pytest.importorskip("facerig_jax.head")
+    head = head_module.load_head()
+    zero = np.zeros(head.albedo_basis.shape[0], np.float32)
+    albedo = np.asarray(head_module.albedo(head, zero))
+    identity = np.zeros(head.identity_basis.shape[0], np.float32)
+    rig = Rig(head.mean, head.expression_basis, albedo, identity, zero, head.expression_names, head.unit_mm)
+    return head, rig
+
+
+def vertices_of(head, part) -> np.ndarray:
+    """Vertices that the faces of one part use, ascending."""
+    faces = np.asarray(head.faces)
+    return np.unique(faces[np.asarray(head.part)[faces[:, 0]] == part])
+
+
+TEXTURE = np.zeros((64, 64, 3), np.uint8)
+TEXTURE[:32] = [230, 20, 20]  # The upper half, v > 0.5, is red.
+TEXTURE[32:] = [20, 20, 230]
+
+
+# Atomic writes
+
+
+def leftovers(folder) -> list[str]:
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+class FullDisk(io.FileIO):
+    """A file on a disk that is full after 100 bytes."""
+
+    def write(self, data):
+        if self.tell() + len(data) > 100:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+def test_a_file_appears_only_when_complete_and_makes_its_folder(tmp_path):
+    path = tmp_path / "new" / "a.bin"
+    with files.atomic_write(path, fsync=True) as file:
+        file.write(b"data")
+        assert not path.exists()
+    assert path.read_bytes() == b"data"
+    assert leftovers(path.parent) == ["a.bin"]
+
+
+def test_text_is_utf8_with_line_feeds(tmp_path):
+    with files.atomic_write(tmp_path / "a.txt", "w") as file:
+        file.write("é\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xa9\n"
+
+
+WRITERS = {
+    "ply": lambda path: mesh_files.write_ply(path, np.zeros((99, 3)), np.zeros((50, 3), int)),
+    "obj": lambda path: mesh_files.write_obj(
+        path, np.zeros((99, 3)), np.zeros((50, 3), int), np.zeros((99, 2)), "a.png"
+    ),
+    "points": lambda path: mesh_files.write_points7(path, np.ones((7, 3))),
+    "png": lambda path: files.write_image(path.with_suffix(".png"), np.random.default_rng(0).random((50, 50, 3))),
+    "glb": lambda path: glb.write_glb(path, *small_head()[::-1], TEXTURE),
+    "rig": lambda path: rig_file.save_rig(path, small_head()[1]),
+    "report": lambda path: report.write_report(path, report.Report("a", "ok")),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_leaves_nothing_behind_and_keeps_the_old_file(tmp_path, monkeypatch, writer):
+    def full_open(path, mode, **options):
+        raw = FullDisk(path, "x")
+        return raw if "b" in mode else io.TextIOWrapper(raw, encoding="utf-8", write_through=True)
+
+    target = tmp_path / ("old.png" if writer == "png" else "old.x")
+    target.write_bytes(b"old")
+    monkeypatch.setattr(files, "open", full_open, raising=False)
+    with pytest.raises(OSError, match=r"Could not write .*old.*: No space left on device; no partial file") as caught:
+        WRITERS[writer](target)
+    assert caught.value.errno == errno.ENOSPC
+    assert str(caught.value).startswith("Could not write")
+    assert leftovers(tmp_path) == [target.name]
+    assert target.read_bytes() == b"old"
+
+
+def test_a_failing_rename_leaves_nothing_behind(tmp_path, monkeypatch):
+    def failing(source, target):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(files.os, "replace", failing)
+    with pytest.raises(OSError, match="Permission denied"), files.atomic_write(tmp_path / "a") as file:
+        file.write(b"x")
+    assert leftovers(tmp_path) == []
+
+
+def test_other_errors_pass_through_and_leave_nothing_behind(tmp_path):
+    def interrupted():
+        with files.atomic_write(tmp_path / "a") as file:
+            file.write(b"x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert leftovers(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(OSError, match=r"Could not write .*file/a: "),
+        files.atomic_write(tmp_path / "file" / "a") as file,
+    ):
+        file.write(b"x")
+
+
+def test_missing_extras_are_named():
+    with pytest.raises(
+        ImportError, match=r"Doing so needs no_such_package; install it with: pip install 'facerig_jax\[cli"
+    ):
+        files.optional_import("no_such_package.part", "Doing so")
+
+
+def test_images_are_written_by_suffix_and_floats_are_rounded(tmp_path):
+    image = np.array([[[0, 0.5, 1], [2, -1, np.nan]]])
+    files.write_image(tmp_path / "a.png", image)
+    assert np.asarray(Image.open(tmp_path / "a.png")).tolist() == [[[0, 128, 255], [255, 0, 0]]]
+    with pytest.raises(ValueError, match=r"pictures are written as \.png"):
+        files.write_image(tmp_path / "a.bmp", image)
+
+
+# Meshes
+
+
+def test_ply_reloads_with_the_same_vertices_faces_and_colours(tmp_path):
+    head, _ = small_head()
+    colours = np.random.default_rng(0).random((len(head.mean), 3))
+    mesh_files.write_ply(tmp_path / "a.ply", head.mean, head.faces, colours)
+    mesh = trimesh.load(tmp_path / "a.ply", process=False)
+    np.testing.assert_array_equal(mesh.vertices.astype(np.float32), head.mean)
+    np.testing.assert_array_equal(mesh.faces, head.faces)
+    np.testing.assert_array_equal(mesh.visual.vertex_colors[:, :3], np.round(255 * colours))
+
+
+def test_ply_bytes_are_the_literal_ones(tmp_path):
+    mesh_files.write_ply(tmp_path / "a.ply", np.eye(3), [[0, 1, 2]])
+    header, body = (tmp_path / "a.ply").read_bytes().split(b"end_header\n")
+    assert header.startswith(b"ply\nformat binary_little_endian 1.0\nelement vertex 3\n")
+    assert body == struct.pack("<9fB3i", *np.eye(3).ravel(), 3, 0, 1, 2)
+
+
+def test_obj_reloads_with_uv_and_texture(tmp_path):
+    head, _ = small_head()
+    files.write_image(tmp_path / "tex.png", TEXTURE)
+    index, faces = mesh_files.submesh(head.faces, head.part == 0)
+    mesh_files.write_obj(tmp_path / "a.obj", head.mean[index], faces, head.uv[index], "tex.png")
+    mesh = trimesh.load(tmp_path / "a.obj", process=False, maintain_order=True)
+    np.testing.assert_allclose(mesh.vertices, head.mean[index], atol=1e-5)
+    np.testing.assert_array_equal(mesh.faces, faces)
+    np.testing.assert_allclose(mesh.visual.uv, head.uv[index], atol=1e-6)
+    assert mesh.visual.material.image.size == (64, 64)
+    assert "map_Kd tex.png" in (tmp_path / "a.mtl").read_text()
+
+
+def test_obj_writes_quads_and_drops_the_repeated_corner_of_a_triangle(tmp_path):
+    mesh_files.write_obj(tmp_path / "a.obj", np.zeros((5, 3)), [[0, 1, 2, 3], [2, 3, 4, 4]], np.zeros((5, 2)), "t.png")
+    faces = [line for line in (tmp_path / "a.obj").read_text().splitlines() if line.startswith("f ")]
+    assert faces == ["f 1/1 2/2 3/3 4/4", "f 3/3 4/4 5/5"]
+
+
+@pytest.mark.parametrize(
+    ("vertices", "faces", "message"),
+    [
+        (np.zeros((3, 2)), [[0, 1, 2]], r"vertices: expected shape \(P, 3\)"),
+        (np.zeros((3, 3)), [[0, 1, 2, 2]], r"faces: expected shape \(F, 3\)"),
+        (np.zeros((3, 3)), [[0, 1, 3]], r"indices must lie in 0\.\.2, got 0\.\.3"),
+        (np.full((3, 3), np.nan), [[0, 1, 2]], "3 of 3 not finite"),
+    ],
+)
+def test_meshes_that_are_not_meshes_are_refused(tmp_path, vertices, faces, message):
+    with pytest.raises(ValueError, match=message):
+        mesh_files.write_ply(tmp_path / "a.ply", vertices, faces)
+    assert leftovers(tmp_path) == []
+
+
+def test_submesh_keeps_whole_faces_and_renumbers():
+    index, faces = mesh_files.submesh([[0, 1, 2], [2, 3, 4], [4, 5, 2]], [1, 1, 1, 0, 1, 1])
+    assert index.tolist() == [0, 1, 2, 4, 5]
+    assert faces.tolist() == [[0, 1, 2], [3, 4, 2]]
+
+
+def test_points7_are_seven_lines_of_three(tmp_path):
+    points = np.arange(21).reshape(7, 3) / 4
+    mesh_files.write_points7(tmp_path / "p.txt", points)
+    np.testing.assert_allclose(np.loadtxt(tmp_path / "p.txt"), points)
+    with pytest.raises(ValueError, match=r"expected shape \(7, 3\)"):
+        mesh_files.write_points7(tmp_path / "p.txt", points[:6])
+
+
+# GLB
+
+
+def read_accessor(document, number) -> np.ndarray:
+    """An accessor's values with the sparse part applied, by glTF 2.0 sections 3.6.2.3 and 5.1."""
+    accessor, blob = document.accessors[number], document.binary_blob()
+    kinds = {5126: "<f4", 5125: "<u4", 5123: "<u2"}
+    width = {"SCALAR": 1, "VEC2": 2, "VEC3": 3}[accessor.type]
+
+    def read(view, offset, kind, count):
+        start = document.bufferViews[view].byteOffset + (offset or 0)
+        return np.frombuffer(blob, kind, count, start)
+
+    kind = kinds[accessor.componentType]
+    values = np.zeros(accessor.count * width, kind)
+    if accessor.bufferView is not None:
+        values = read(accessor.bufferView, accessor.byteOffset, kind, accessor.count * width)
+    values = values.reshape(accessor.count, width).copy()
+    if accessor.sparse is not None:
+        sparse = accessor.sparse
+        rows = read(
+            sparse.indices.bufferView, sparse.indices.byteOffset, kinds[sparse.indices.componentType], sparse.count
+        )
+        values[rows] = read(sparse.values.bufferView, sparse.values.byteOffset, kind, sparse.count * width).reshape(
+            -1, width
+        )
+    if accessor.min:
+        np.testing.assert_array_equal(values.min(axis=0), np.float32(accessor.min))
+        np.testing.assert_array_equal(values.max(axis=0), np.float32(accessor.max))
+    return values
+
+
+@pytest.fixture(scope="module", params=["small", "embedded"])
+def case(request, tmp_path_factory):
+    head, rig = {"small": small_head, "embedded": embedded_head}[request.param]()
+    folder = tmp_path_factory.mktemp(request.param)
+    glb.write_glb(folder / "sparse.glb", rig, head, TEXTURE)
+    glb.write_glb(folder / "dense.glb", rig, head, TEXTURE, sparse=False)
+    return head, rig, folder
+
+
+@pytest.mark.parametrize("kind", ["sparse", "dense"])
+def test_glb_reloads_with_52_names_and_unchanged_vertices(case, kind):
+    head, rig, folder = case
+    document = pygltflib.GLTF2().load(folder / f"{kind}.glb")
+    part, faces = np.asarray(head.part), np.asarray(head.faces)
+    names = {mesh.name for mesh in document.meshes}
+    assert names == {PARTS[number] for number in np.unique(part).tolist()}
+    for number, name in PARTS.items():
+        mesh = next((mesh for mesh in document.meshes if mesh.name == name), None)
+        if mesh is None:
+            continue
+        index, primitive = vertices_of(head, number), mesh.primitives[0]
+        expected = np.asarray(rig.neutral)[index] * rig.unit_mm / 1000
+        np.testing.assert_allclose(read_accessor(document, primitive.attributes.POSITION), expected, atol=1e-6)
+        corners = index[read_accessor(document, primitive.indices).reshape(-1, 3)]
+        np.testing.assert_array_equal(corners, faces[part[faces[:, 0]] == number])
+        moves = np.abs(np.asarray(rig.expression_basis)[:, index]).max() > 0
+        assert (len(primitive.targets or []) == 52) == moves
+        if moves:
+            assert mesh.extras["targetNames"] == list(rig.code_names)
+            assert mesh.weights == [0.0] * 52
+            for target, delta in zip(primitive.targets, np.asarray(rig.expression_basis), strict=True):
+                position = read_accessor(document, target["POSITION"])
+                np.testing.assert_allclose(position, delta[index] * rig.unit_mm / 1000, atol=1e-6)
+
+
+def test_sparse_and_dense_files_hold_the_same_numbers(case):
+    _, _, folder = case
+    sparse, dense = (pygltflib.GLTF2().load(folder / f"{kind}.glb") for kind in ("sparse", "dense"))
+    assert len(sparse.accessors) == len(dense.accessors)
+    for number in range(len(dense.accessors)):
+        np.testing.assert_array_equal(read_accessor(sparse, number), read_accessor(dense, number))
+    assert (folder / "sparse.glb").stat().st_size < 0.5 * (folder / "dense.glb").stat().st_size
+
+
+def test_trimesh_reads_the_glb_facing_forward_in_metres_with_v_down(case):
+    head, rig, folder = case
+    scene = trimesh.load(folder / "dense.glb", process=False)
+    skin = scene.geometry["skin"]
+    extent = np.ptp(np.asarray(rig.neutral)[np.asarray(head.part) == 0], axis=0) * rig.unit_mm / 1000
+    np.testing.assert_allclose(np.ptp(skin.vertices, axis=0), extent, atol=1e-6)
+    assert 0.1 < np.ptp(skin.vertices[:, 1]) < 0.5
+    foremost = skin.vertices[:, 2].argmax()
+    assert skin.vertex_normals[foremost, 2] > 0.5
+    index = vertices_of(head, 0)
+    np.testing.assert_allclose(skin.visual.uv, np.asarray(head.uv)[index], atol=1e-6)  # trimesh turns v back up.
+    picture = np.asarray(skin.visual.material.baseColorTexture)
+    np.testing.assert_array_equal(picture[..., :3], TEXTURE)
+
+
+def test_each_part_has_a_material_of_its_own_and_the_uncovered_ones_vertex_colours(case):
+    head, rig, folder = case
+    document = pygltflib.GLTF2().load(folder / "sparse.glb")
+    assert [mesh.primitives[0].material for mesh in document.meshes] == list(range(len(document.materials)))
+    for number, mesh in enumerate(document.meshes):
+        textured = document.materials[number].pbrMetallicRoughness.baseColorTexture is not None
+        assert textured == (mesh.name == "skin")
+        if not textured:
+            part = {name: number for number, name in PARTS.items()}[mesh.name]
+            colours = read_accessor(document, mesh.primitives[0].attributes.COLOR_0)
+            np.testing.assert_allclose(colours, np.asarray(rig.albedo)[vertices_of(head, part)], atol=1e-6)
+
+
+def test_normals_are_unit_smooth_across_seams_and_those_of_the_posed_mesh():
+    head, rig = small_head()
+    document = pygltflib.GLTF2.load_from_bytes(glb.glb_bytes(rig, head, TEXTURE))
+    primitive = next(mesh for mesh in document.meshes if mesh.name == "skin").primitives[0]
+    normals = read_accessor(document, primitive.attributes.NORMAL)
+    skin = vertices_of(head, 0)
+    outward = np.asarray(head.mean)[skin] / 90
+    assert (normals * outward).sum(axis=1).min() > 0.99
+    doubled = np.flatnonzero(np.isin(skin, len(head.mean) - 10 + skin[skin < 10]))
+    assert len(doubled) > 3
+    np.testing.assert_array_equal(
+        normals[np.flatnonzero(np.isin(skin, skin[doubled] - len(head.mean) + 10))], normals[doubled]
+    )
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-6)
+    posed = trimesh.Trimesh(np.asarray(head.mean) + np.asarray(rig.expression_basis)[3], head.faces, process=False)
+    whole = glb.vertex_normals(posed.vertices, head.faces)
+    moved = normals + read_accessor(document, primitive.targets[3]["NORMAL"])
+    single = (skin > 200) & (skin < 600)  # Away from the seam, where each vertex has all its triangles.
+    np.testing.assert_allclose(moved[single], whole[skin][single], atol=1e-5)
+
+
+def test_a_rig_without_codes_or_names_is_written():
+    head, rig = small_head()
+    still = rig.replace(expression_basis=rig.expression_basis[:0], code_names=())
+    assert not pygltflib.GLTF2.load_from_bytes(glb.glb_bytes(still, head, TEXTURE)).meshes[0].primitives[0].targets
+    unnamed = rig.replace(expression_basis=rig.expression_basis[:2], code_names=())
+    document = pygltflib.GLTF2.load_from_bytes(glb.glb_bytes(unnamed, head, TEXTURE))
+    assert document.meshes[0].extras["targetNames"] == ["code_000", "code_001"]
+
+
+def test_head_units_other_than_millimetres_are_honoured():
+    head, rig = small_head()
+    micrometres = rig.replace(neutral=1000 * rig.neutral, expression_basis=1000 * rig.expression_basis, unit_mm=1e-3)
+    a, b = (pygltflib.GLTF2.load_from_bytes(glb.glb_bytes(r, head, TEXTURE)) for r in (rig, micrometres))
+    for number in (1, 4):
+        np.testing.assert_allclose(read_accessor(a, number), read_accessor(b, number), atol=1e-7)
+
+
+def test_large_meshes_get_32_bit_indices():
+    assert glb._indices(np.arange(3), 65534)[1] == 5123
+    assert glb._indices(np.arange(3), 65535)[1] == 5125
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"expression_basis": np.zeros((52, 3, 3))}, "rig.expression_basis: expected shape"),
+        ({"albedo": np.zeros((3, 3))}, "rig.albedo: expected shape"),
+        ({"code_names": ("a",)}, "expected 52 names, got 1"),
+        ({"neutral": np.full((716, 3), np.nan)}, "not finite|expected shape"),
+    ],
+)
+def test_rigs_that_do_not_belong_to_the_head_are_refused(change, message):
+    head, rig = small_head()
+    with pytest.raises(ValueError, match=message):
+        glb.glb_bytes(rig.replace(**change), head, TEXTURE)
+
+
+@pytest.fixture(scope="module")
+def validator():
+    """The folder with the Khronos validator, installed on first use; FACERIG_REQUIRE_VALIDATOR=1 forbids skipping."""
+    missing = pytest.fail if os.environ.get("FACERIG_REQUIRE_VALIDATOR") else pytest.skip
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        missing("node and npm are needed to run the Khronos glTF validator.")
+    if not (NODE_FOLDER / "node_modules" / "gltf-validator").is_dir():
+        command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", NODE_FOLDER, "gltf-validator@2"]
+        NODE_FOLDER.mkdir(parents=True, exist_ok=True)
+        if subprocess.run(command, check=False, timeout=120).returncode != 0:
+            missing("npm could not install gltf-validator (no network?).")
+    return NODE_FOLDER
+
+
+@pytest.mark.parametrize("kind", ["sparse", "dense"])
+def test_glb_is_valid_by_the_khronos_validator(case, kind, validator):
+    script = Path(__file__).with_name("gltf_validate.mjs")
+    command = ["node", script, validator, case[2] / f"{kind}.glb"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    issues = json.loads(result.stdout)
+    assert result.returncode == 0
+    assert (issues["numErrors"], issues["numWarnings"]) == (0, 0), issues["messages"]
+
+
+def test_the_validator_script_reports_an_invalid_file(validator, tmp_path):
+    head, rig = small_head()
+    document = pygltflib.GLTF2.load_from_bytes(glb.glb_bytes(rig, head, TEXTURE))
+    document.accessors[1].max = [0.0, 0.0, 0.0]
+    (tmp_path / "bad.glb").write_bytes(b"".join(document.save_to_bytes()))
+    command = ["node", Path(__file__).with_name("gltf_validate.mjs"), validator, tmp_path / "bad.glb"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 1
+
+
+# rig.npz and views.npz
+
+
+def test_a_rig_comes_back_as_it_was_saved(tmp_path):
+    head, rig = small_head()
+    rig_file.save_rig(tmp_path / "rig.npz", rig, head)
+    loaded = rig_file.load_rig(tmp_path / "rig.npz")
+    for name in rig_file.RIG_SHAPES:
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(rig, name))
+    assert (loaded.code_names, loaded.unit_mm) == (rig.code_names, rig.unit_mm)
+    with np.load(tmp_path / "rig.npz") as data:
+        assert data["schema_version"] == 1
+        assert str(data["head_name"]) == "sphere"
+        np.testing.assert_array_equal(data["faces"], head.faces)
+
+
+def test_a_rig_without_names_comes_back_without_names(tmp_path):
+    rig = small_head()[1].replace(code_names=())
+    rig_file.save_rig(tmp_path / "rig.npz", rig)
+    assert rig_file.load_rig(tmp_path / "rig.npz").code_names == ()
+
+
+def rig_arrays() -> dict:
+    rig = small_head()[1]
+    arrays = {name: np.asarray(getattr(rig, name)) for name in rig_file.RIG_SHAPES}
+    return arrays | {"schema_version": np.int32(1), "code_names": np.array(NAMES), "unit_mm": np.float64(1)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"albedo": None}, "missing albedo; found albedo_code"),
+        ({"schema_version": None}, "no schema_version"),
+        ({"schema_version": np.int32(99)}, "schema_version is 99, and this release reads 1"),
+        ({"neutral": np.zeros((5, 2), np.float32)}, r"neutral should be numbers of shape \(P, 3\)|\(P=5, 3\)"),
+        (
+            {"albedo": np.zeros((5, 3), np.float32)},
+            r"albedo should be numbers of shape \(P=\d+, 3\), got float32 \(5, 3\)",
+        ),
+        ({"albedo_code": np.array(["a"])}, "albedo_code should be numbers"),
+        ({"albedo_code": np.array([np.nan])}, "albedo_code has values that are not finite"),
+        ({"code_names": np.array(["a"])}, "1 names for 52 codes"),
+        ({"unit_mm": np.float64(0)}, "unit_mm must be one positive number"),
+        ({"extra": np.array([{}], dtype=object)}, "not a readable .npz of plain arrays"),
+    ],
+)
+def test_rig_files_that_cannot_be_used_are_refused_in_one_sentence(tmp_path, change, message):
+    arrays = {name: array for name, array in (rig_arrays() | change).items() if array is not None}
+    np.savez(tmp_path / "rig.npz", **arrays)
+    with pytest.raises(ValueError, match=message) as caught:
+        rig_file.load_rig(tmp_path / "rig.npz")
+    assert "rig.npz" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_rig_are_refused(tmp_path):
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(ValueError, match="text.npz: not a readable .npz"):
+        rig_file.load_rig(tmp_path / "text.npz")
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with pytest.raises(ValueError, match="one.npy: not a readable .npz"):
+        rig_file.load_rig(tmp_path / "one.npy")
+    rig_file.save_rig(tmp_path / "cut.npz", small_head()[1])
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:-200])
+    with pytest.raises(ValueError, match="cut.npz: not a readable .npz"):
+        rig_file.load_rig(tmp_path / "cut.npz")
+    with pytest.raises(FileNotFoundError, match=r"none.npz: no such file\."):
+        rig_file.load_rig(tmp_path / "none.npz")
+
+
+def test_a_rig_that_is_not_finite_is_not_saved(tmp_path):
+    rig = small_head()[1].replace(albedo_code=np.array([np.inf]))
+    with pytest.raises(ValueError, match="albedo_code has values that are not finite"):
+        rig_file.save_rig(tmp_path / "rig.npz", rig)
+    assert leftovers(tmp_path) == []
+
+
+def test_views_come_back_as_they_were_saved_failed_ones_too(tmp_path):
+    rng = np.random.default_rng(0)
+    views = Views(
+        pose=rng.normal(size=(2, 6)),
+        inverse_distance=np.array([0, 1e-3]),
+        expression=rng.random((2, 52)),
+        light=rng.normal(size=(2, 9, 3)),
+        crop=Crop(scale=np.ones(2), offset=np.zeros((2, 2))),
+        landmarks=np.full((2, 468, 3), np.nan),
+        status=np.array([0, 1], np.int32),
+    )
+    rig_file.save_views(tmp_path / "views.npz", views, ["a", "b"])
+    loaded, names = rig_file.load_views(tmp_path / "views.npz")
+    assert names == ("a", "b")
+    for name in ("pose", "inverse_distance", "expression", "light", "landmarks", "status"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(views, name))
+    np.testing.assert_array_equal(loaded.crop.scale, views.crop.scale)
+    with pytest.raises(ValueError, match="1 names for 2 views"):
+        rig_file.save_views(tmp_path / "views.npz", views, ["a"])
+    with pytest.raises(ValueError, match=r"light should be numbers of shape \(V=2, 9, 3\)"):
+        rig_file.save_views(tmp_path / "views.npz", views.replace(light=np.zeros((2, 4, 3))), ["a", "b"])
+
+
+# Pictures
+
+
+def test_blend_mixes_by_mask_and_alpha():
+    image, render = np.full((2, 2, 3), 100, np.uint8), np.full((2, 2, 3), 1.0)
+    out = pictures.blend(image, render, [[0, 1], [0.5, 1]], alpha=0.5)
+    np.testing.assert_array_equal(out[..., 0], [[100, 178], [139, 178]])
+
+
+def test_points_are_drawn_at_their_place_and_bad_ones_left_out():
+    image = np.full((21, 31, 3), 200, np.uint8)
+    out = pictures.draw_points(image, [[20, 5], [np.nan, 3], [-50, 5], [1e9, 0]], colour=(255, 0, 0), outline=False)
+    changed = np.argwhere((out != image).any(axis=2))
+    np.testing.assert_allclose(changed.mean(axis=0), [5, 20])
+    assert out[5, 20].tolist() == [255, 0, 0]
+    half = pictures.draw_points(image, [[20.5, 5]], colour=(255, 0, 0), radius=1, outline=False)
+    np.testing.assert_array_equal(half[5, 20], half[5, 21])
+    assert image.min() == 200
+    corner = pictures.draw_points(image, [[0, 0, 9.0], [30.4, 20.4, 9.0]])
+    assert (corner[0, 0] != 200).any()
+    assert (corner[20, 30] != 200).any()
+
+
+def test_the_heat_table_grows_evenly_lighter():
+    linear = pictures.COLOUR_TABLE / 255.0
+    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    lightness = 116 * np.cbrt(np.maximum(luminance, 1e-9)) - 16
+    assert (np.diff(lightness[5:]) > -0.3).all()
+    assert np.abs(np.diff(lightness[::15])[1:-1] - np.diff(lightness[::15])[1:-1].mean()).max() < 2.5
+
+
+def test_heat_maps_map_zero_dark_the_maximum_light_and_the_outside_to_the_ground():
+    out = pictures.heat_map([[0, 1], [2, np.nan]], maximum=1, mask=[[1, 1], [1, 1]], ground=(1, 2, 3))
+    np.testing.assert_array_equal(out[0, 0], pictures.COLOUR_TABLE[0])
+    np.testing.assert_array_equal(out[0, 1], pictures.COLOUR_TABLE[255])
+    np.testing.assert_array_equal(out[1, 0], pictures.COLOUR_TABLE[255])
+    assert out[1, 1].tolist() == [1, 2, 3]
+    assert (pictures.heat_map(np.zeros((2, 2))) == pictures.COLOUR_TABLE[0]).all()
+    assert (pictures.heat_map(np.ones((2, 2)), mask=np.zeros((2, 2)), ground=(9, 9, 9)) == 9).all()
+
+
+def test_a_grid_places_pictures_in_rows_with_room_for_labels():
+    red, grey = np.full((20, 20, 3), [255, 0, 0], np.uint8), np.full((10, 20), 100, np.uint8)
+    sheet = pictures.grid([red, grey, None, red], 3, gap=2)
+    assert sheet.shape == (2 + 2 * 22, 2 + 3 * 22, 3)
+    assert sheet[12, 12].tolist() == [255, 0, 0]
+    assert sheet[12, 34].tolist() == [100, 100, 100]
+    assert sheet[34, 12].tolist() == [255, 0, 0]
+    labelled = pictures.grid([red] * 2, 2, labels=["one", "two"], gap=2)
+    assert labelled.shape == (2 + 20 + 14 + 2, 46, 3)
+    assert labelled[23:36, 2:22].min() < 120
+    with pytest.raises(ValueError, match="at least one picture"):
+        pictures.grid([], 3)
+
+
+def test_fit_within_reduces_and_never_enlarges():
+    assert pictures.fit_within(np.zeros((100, 50, 3)), 20).shape == (20, 10, 3)
+    assert pictures.fit_within(np.zeros((10, 5)), 20).shape == (10, 5)
+
+
+# Report
+
+
+class Page(HTMLParser):
+    """Collects what the page would fetch, its pictures, its text, and whether its elements are closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.pictures, self.text, self.stack = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.links += [attributes[key] for key in ("src", "href") if attributes.get(key)]
+        if tag == "img":
+            self.pictures.append(attributes)
+        if tag not in ("img", "meta", "input"):
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def full_report(side=120) -> report.Report:
+    rng = np.random.default_rng(0)
+    shot = rng.integers(0, 256, (side, side, 3)).astype(np.uint8)
+    good = report.ReportView("a", "ok", True, {"Yaw": "3 deg"}, *[shot] * 6)
+    bad = report.ReportView("<script>alert(1)</script>", "no face found", False, input=shot)
+    return report.Report(
+        title='A "title" & <b>',
+        status="ok",
+        summary={"Landmark energy": "3.2 to 0.4", "x<y": "1"},
+        views=[good, bad, report.ReportView("c", "unreadable file", False)],
+        turntable=[shot] * 12,
+        expressions={"jawOpen": shot},
+        trace={"landmark": [3.0, 2.0, np.nan, 1.0], "many": np.ones((4, 3)), "none": [np.nan, np.nan], "empty": []},
+        files={"rig.glb": "the rig"},
+        notes=["A note."],
+        residual_scale="25 grey levels",
+    )
+
+
+def test_the_report_needs_nothing_from_outside_and_escapes_what_it_is_given(tmp_path):
+    size = report.write_report(tmp_path / "report.html", full_report())
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert size == (tmp_path / "report.html").stat().st_size < report.MAX_BYTES
+    page = Page(text)
+    assert page.stack == []
+    assert all(link.startswith("data:image/jpeg;base64,") or link == "rig.glb" for link in page.links)
+    assert not re.search(r"https?:|url\(|@import", text)
+    assert "<script>alert" not in text
+    assert "A &quot;title&quot; &amp; &lt;b&gt;" in text
+
+
+def test_the_report_shows_every_picture_with_an_alt_text_and_every_failure_in_words():
+    page = Page(report.render_report(full_report()))
+    assert len(page.pictures) == 6 + 1 + 1 + 1
+    assert all(picture["alt"] for picture in page.pictures)
+    data = base64.b64decode(page.pictures[1]["src"].split(",")[1])
+    assert Image.open(io.BytesIO(data)).size == (120, 120)
+    text = " ".join(page.text)
+    for words in ("no face found", "unreadable file", "No picture of this view", "25 grey levels", "A note.", "3 deg"):
+        assert words in text
+    assert "landmark: 3 → 1" in text
+    assert "none: no finite value" in text
+    assert "empty: no finite value" in text
+
+
+def test_an_empty_report_is_a_page():
+    page = Page(report.render_report(report.Report("Nothing", "no face in any photo", ok=False)))
+    assert page.stack == []
+    assert "no face in any photo" in " ".join(page.text)
+    assert page.pictures == []
+
+
+def test_pictures_are_reduced_until_the_page_is_small_enough(tmp_path, monkeypatch):
+    large = full_report(side=500)
+    monkeypatch.setattr(report, "MAX_BYTES", 300_000)
+    assert report.write_report(tmp_path / "r.html", large) < 300_000
+
+
+def test_charts_are_logarithmic_when_the_values_span_a_decade():
+    assert "(log)" in report._chart("a", [100.0, 1.0])
+    assert "(log)" not in report._chart("a", [3.0, 1.0])
+    assert "(log)" not in report._chart("a", [100.0, 0.0])
+    points = re.search(r'points="([^"]+)"', report._chart("a", [1000.0, 100.0, 10.0])).group(1)
+    heights = [float(point.split(",")[1]) for point in points.split()]
+    assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1], abs=0.11)
