@@ -146,6 +146,14 @@ def fit_colours(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, 
     return unflatten(vector, x), trace
 
 
+def landmark_error(head: HeadModel, observed: Observed, x: Unknowns) -> jax.Array:
+    """(V,) mean distance of trusted landmarks, model to detected, over the size of the detected face."""
+    data = _landmark_data(head, observed)
+    distance = jnp.linalg.norm(terms.landmark_residual(x, data, observed.image.shape[1]), axis=-1)
+    extent = jnp.max(jnp.ptp(data.detected, axis=1), -1)
+    return masked_mean(distance, data.weight, axis=-1) / extent
+
+
 def gaussian_blur(images: jax.Array, sigma) -> jax.Array:
     """Gaussian blur (px) of square images (..., S, S, C); the border is renormalised."""
     position = jnp.arange(images.shape[-2], dtype=images.dtype)

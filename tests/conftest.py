@@ -1,0 +1,23 @@
+"""Strict switches for every test, and the compilation cache that makes a second run fast."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+os.environ.setdefault("MPLBACKEND", "agg")
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "xla-tests"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="session")
+def head():
+    """The embedded head, as arrays on the device."""
+    import jax.numpy as jnp
+
+    from facerig_jax import load_head
+
+    return jax.tree.map(jnp.asarray, load_head())
