@@ -373,6 +373,22 @@ def test_sampled_frames_are_evenly_spaced_and_are_the_frames_they_say(clip):
     assert (frames[0].original_size, frames[0].scale) == ((64, 96), 1.0)
 
 
+def test_seeking_in_a_long_video_finds_the_same_frames_but_for_a_few_numbers(clip, monkeypatch):
+    decoded = video.read_video_frames(clip, count=8)
+    monkeypatch.setattr(video, "SEEK_ABOVE", 2)
+    sought = video.read_video_frames(clip, count=8)
+    assert [f.name for f in sought] == [f.name for f in decoded]
+    difference = np.array([grey_of(a) - grey_of(b) for a, b in zip(sought, decoded, strict=True)]) / 5
+    assert np.abs(difference).max() < 2.5
+    assert abs(difference[0]) < 1.1
+
+
+def test_frames_are_counted_without_decoding(clip):
+    frames, seconds = video.count_frames(clip)
+    assert frames == 40
+    assert seconds == pytest.approx(4, abs=0.21)  # Two frames of decoding delay.
+
+
 def test_all_frames_come_in_order_when_no_count_is_given(clip):
     greys = [grey_of(f) for f in video.iterate_frames(clip)]
     np.testing.assert_allclose(greys, 40 + 5 * np.arange(40), atol=4)

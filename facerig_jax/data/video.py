@@ -12,25 +12,33 @@ from facerig_jax.data.photos import MIN_SIDE, InputError, Photo
 from facerig_jax.export.files import optional_import
 from facerig_jax.export.pictures import fit_within
 
+QUIET = ("-v", "error", "-nostdin")
+SQUARE = "scale=iw*sar:ih"  # Pixels that are not square are made so.
+SEEK_ABOVE = 60  # Seek to each frame, rather than decode all, when it stands for more frames than this.
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def count_frames(path) -> int:
-    """Number of frames in a video, by reading through its packets (nothing is decoded).
+def _ffmpeg() -> str:
+    return optional_import("imageio_ffmpeg", "Reading videos").get_ffmpeg_exe()
+
+
+def count_frames(path) -> tuple[int, float]:
+    """Number of frames in a video and its length in seconds (a few frames off at most), by reading through its packets (nothing is decoded).
 
     Raises:
       InputError: missing, or not a video.
     """
-    ffmpeg = optional_import("imageio_ffmpeg", "Reading videos")
     if not Path(path).is_file():
         raise InputError(f"{path} does not exist.")
-    try:
-        frames, _ = ffmpeg.count_frames_and_secs(str(path))
-    except (RuntimeError, OSError) as error:
-        raise InputError(f"{path} is not a video that ffmpeg can read.") from error
-    if frames < 1:
+    command = [_ffmpeg(), *QUIET, "-i", str(path), "-map", "0:v:0", "-c", "copy", "-progress", "-", "-f", "null", "-"]
+    result = subprocess.run(command, capture_output=True, check=False)
+    counts = dict(line.split("=", 1) for line in result.stdout.decode(errors="replace").splitlines() if "=" in line)
+    if result.returncode or not counts.get("frame", "").strip().isdigit():
+        raise InputError(f"{path} is not a video that ffmpeg can read.")
+    if int(counts["frame"]) < 1:
         raise InputError(f"{path} holds no video frames.")
-    return frames
+    micros = counts.get("out_time_us", "").strip()
+    return int(counts["frame"]), int(micros) / 1e6 if micros.lstrip("-").isdigit() else 0.0
 
 
 def sampled_indices(frames: int, count: int | None = None) -> np.ndarray:
@@ -50,16 +58,22 @@ def iterate_frames(path, count: int | None = None, max_size: int = 1024) -> Iter
       max_size: the larger side is reduced to this many pixels; pixels that are not square are made so.
 
     Yields:
-      Photo named 'frame_<number>', the number counting all frames of the video from 0.
+      Photo named 'frame_<number>', the number counting all frames of the video from 0. With more than 60 frames for
+      each wanted one, frames are sought by time, and the number may then be a few off.
 
     Raises:
       InputError: missing, unreadable, damaged, or smaller than 32 pixels a side.
       ImportError: imageio-ffmpeg is missing.
     """
-    numbers = sampled_indices(frames := count_frames(path), count)
-    pick = f"select='gt(floor((n+1)*{len(numbers)}/{frames}),floor(n*{len(numbers)}/{frames}))',scale=iw*sar:ih"
+    frames, seconds = count_frames(path)
+    numbers = sampled_indices(frames, count)
+    if seconds > 0 and frames > SEEK_ABOVE * len(numbers):
+        decoded = _sought(path, (numbers - 0.5) * seconds / frames)
+    else:
+        step = f"select='gt(floor((n+1)*{len(numbers)}/{frames}),floor(n*{len(numbers)}/{frames}))',"
+        decoded = _decoded(path, step + SQUARE)
     done = 0
-    for number, image in zip(numbers.tolist(), _decoded(path, pick), strict=False):
+    for number, image in zip(numbers.tolist(), decoded, strict=False):
         if min(image.shape[:2]) < MIN_SIDE:
             height, width = image.shape[:2]
             raise InputError(f"{path} is too small: frames of {width} x {height} pixels, at least {MIN_SIDE} needed.")
@@ -70,10 +84,15 @@ def iterate_frames(path, count: int | None = None, max_size: int = 1024) -> Iter
         raise InputError(f"{path} is truncated or damaged: none of its {frames} frames could be decoded.")
 
 
-def _decoded(path, filters: str) -> Iterator[np.ndarray]:
+def _sought(path, times) -> Iterator[np.ndarray]:
+    """Yields the first frame at or after each time (seconds), by seeking: faster where few are wanted of many."""
+    for time in np.maximum(times, 0).tolist():
+        yield from _decoded(path, SQUARE, ["-ss", f"{time:.4f}"], ["-frames:v", "1"])
+
+
+def _decoded(path, filters: str, before=(), after=()) -> Iterator[np.ndarray]:
     """Yields (H, W, 3) uint8 frames from ffmpeg, through a pipe of PPM pictures, which carry their own size."""
-    ffmpeg = optional_import("imageio_ffmpeg", "Reading videos").get_ffmpeg_exe()
-    command = [ffmpeg, "-v", "error", "-nostdin", "-i", str(path), "-map", "0:v:0", "-vf", filters]
+    command = [_ffmpeg(), *QUIET, *before, "-i", str(path), "-map", "0:v:0", "-vf", filters, *after]
     command += ["-fps_mode", "passthrough", "-pix_fmt", "rgb24", "-c:v", "ppm", "-f", "image2pipe", "-"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
