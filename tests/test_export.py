@@ -9,6 +9,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -190,6 +191,15 @@ def test_missing_extras_are_named():
         ImportError, match=r"Doing so needs no_such_package; install it with: pip install 'facerig_jax\[cli"
     ):
         files.optional_import("no_such_package.part", "Doing so")
+
+
+def test_importing_the_package_needs_no_extra():
+    code = (
+        "import sys; import facerig_jax.data.video, facerig_jax.export.glb, facerig_jax.export.report;"
+        "sys.exit(' '.join({'PIL', 'pygltflib', 'imageio_ffmpeg', 'matplotlib'} & set(sys.modules)) or 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 def test_images_are_written_by_suffix_and_floats_are_rounded(tmp_path):

@@ -23,7 +23,7 @@ def _ffmpeg() -> str:
 
 
 def count_frames(path) -> tuple[int, float]:
-    """Number of frames in a video and its length in seconds (a few frames off at most), by reading through its packets (nothing is decoded).
+    """Number of frames in a video and its length in seconds (a few frames off at most), read from its packets.
 
     Raises:
       InputError: missing, or not a video.
