@@ -44,6 +44,7 @@ def test_a_folder_gives_its_photos_in_natural_order_and_passes_over_the_rest(tmp
     found = find_inputs(tmp_path)
     assert found.kind == "photos"
     assert [f.name for f in found.files] == ["img2.png", "img10.JPG"]
+    assert [f.name for f in found.skipped] == ["clip.mp4", "notes.txt"]
 
 
 def test_patterns_match_photos_also_in_subfolders(tmp_path):

@@ -41,10 +41,16 @@ class InputError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What `find_inputs` found: `kind` 'photos' (one or more files) or 'video' (exactly one)."""
+    """What `find_inputs` found.
+
+    kind:    'photos' (one or more files) or 'video' (exactly one).
+    files:   in natural order.
+    skipped: files of other types (HEIC, text, a video in a folder of photos, ...) that were passed over.
+    """
 
     kind: str
     files: tuple[Path, ...]
+    skipped: tuple[Path, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +87,8 @@ def find_inputs(spec) -> Inputs:
     if path.is_file():
         return _of_types([path], f"{spec} is neither a photo nor a video that can be read; allowed: {ALLOWED}.")
     if path.is_dir():
-        files = [f for f in path.iterdir() if f.is_file() and f.suffix.lower() in PHOTO_SUFFIXES]
-        return _of_types(files, f"The folder {spec} holds no photos ({' '.join(PHOTO_SUFFIXES)}).")
+        files = [f for f in path.iterdir() if f.is_file()]
+        return _of_types(files, f"The folder {spec} holds no photos ({' '.join(PHOTO_SUFFIXES)}).", VIDEO_SUFFIXES)
     if not glob.has_magic(str(path)):
         raise InputError(f"{spec} does not exist; give a folder, a pattern such as 'DIR/*.jpg', a photo or a video.")
     files = [Path(f) for f in glob.glob(str(path), recursive=True) if Path(f).is_file()]
@@ -91,16 +97,17 @@ def find_inputs(spec) -> Inputs:
     return _of_types(files, f"None of the {len(files)} files that match {spec} can be read; allowed: {ALLOWED}.")
 
 
-def _of_types(files: list[Path], nothing: str) -> Inputs:
+def _of_types(files: list[Path], nothing: str, pass_over=()) -> Inputs:
     """Sorts files into photos or one video; `nothing` is the complaint when there is neither."""
     files = sorted((f for f in files if not f.name.startswith(".")), key=_natural)
     photos = tuple(f for f in files if f.suffix.lower() in PHOTO_SUFFIXES)
-    videos = tuple(f for f in files if f.suffix.lower() in VIDEO_SUFFIXES)
+    videos = tuple(f for f in files if f.suffix.lower() in VIDEO_SUFFIXES and f.suffix.lower() not in pass_over)
     if not photos and not videos:
         raise InputError(nothing)
     if videos and (photos or len(videos) > 1):
         raise InputError(f"Give either photos or one video, not {len(photos)} photos and {len(videos)} videos.")
-    return Inputs("video", videos) if videos else Inputs("photos", photos)
+    chosen = videos or photos
+    return Inputs("video" if videos else "photos", chosen, tuple(f for f in files if f not in chosen))
 
 
 def _natural(path: Path):
