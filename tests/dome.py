@@ -46,8 +46,8 @@ def face_model():
     """The morphable model as a dict in the published model's layout.
 
     shapeMU (3P, 1), shapePC (3P, 80) unit columns with shapeEV (80, 1), expPC (3P, 64) with expEV (64, 1),
-    texMU (3P, 1) in 0..255, tri (F, 3) int32 with the published winding (columns 0 and 2 swapped make it outward), uv (P, 2) v up,
-    kpt_ind (68,), face_region_mask (P,) bool.
+    texMU (3P, 1) in 0..255, tri (F, 3) int32 with the published winding (columns 0 and 2 swapped make it outward),
+    uv (P, 2) v up, kpt_ind (68,), face_region_mask (P,) bool.
     """
     rng = np.random.default_rng(7)
     x, y = _grid()

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import raster_reference as reference
 from jax.test_util import check_grads
 
 from facerig_jax.geometry import raster_jax
@@ -18,7 +19,6 @@ from facerig_jax.geometry.rasterize import (
     rasterize,
     triangle_ids,
 )
-from tests import raster_reference as reference
 
 H, W, F = 32, 64, 24
 SOUP = np.arange(3 * F, dtype=np.int32).reshape(F, 3)  # triangles that share no vertex: one program for most tests

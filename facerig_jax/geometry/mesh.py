@@ -8,6 +8,7 @@ from facerig_jax.checks import check_shape
 from facerig_jax.numerics import normalize
 
 
+@jax.jit
 def triangle_normals(vertices: jax.Array, faces: jax.Array) -> jax.Array:
     """Unnormalised triangle normals: direction by the right-hand rule, length twice the area.
 
@@ -22,6 +23,7 @@ def triangle_normals(vertices: jax.Array, faces: jax.Array) -> jax.Array:
     return jnp.cross(b - a, c - a)
 
 
+@jax.jit
 def vertex_normals(vertices: jax.Array, faces: jax.Array) -> jax.Array:
     """Unit vertex normals: the sum of the unnormalised normals of the adjacent triangles, normalised.
 

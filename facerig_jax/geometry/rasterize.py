@@ -56,6 +56,7 @@ class Fragments:
 
 _BACKENDS: dict[str, Rasterizer] = {"jax": raster_jax.triangle_ids}
 _AUTO = "jax"
+_STATIC = ("height", "width", "cull", "rasterizer")
 
 
 def get_rasterizer(name: str = "auto") -> Rasterizer:
@@ -68,12 +69,13 @@ def get_rasterizer(name: str = "auto") -> Rasterizer:
     return _BACKENDS[_AUTO if name == "auto" else name]
 
 
+@functools.partial(jax.jit, static_argnames=_STATIC)
 def rasterize(
     vertices_clip: jax.Array, faces: jax.Array, height: int, width: int, cull: str = "none", rasterizer: str = "auto"
 ) -> Fragments:
     """Rasterizes one mesh; vmap for more (the batch goes to the backend in one piece).
 
-    Always call it inside jit. On a CPU, gradients of several frames run faster through `lax.map` than through vmap.
+    On a CPU, gradients of several frames run faster through `lax.map` than through vmap.
 
     Args:
       vertices_clip: (P, 4) clip space, see the module's text.
@@ -98,6 +100,7 @@ def rasterize(
     return barycentrics(vertices_clip, faces, ids)
 
 
+@functools.partial(jax.jit, static_argnames=_STATIC)
 def triangle_ids(
     vertices_clip: jax.Array, faces: jax.Array, height: int, width: int, cull: str = "none", rasterizer: str = "auto"
 ) -> jax.Array:
@@ -133,6 +136,7 @@ def _batched(backend: Rasterizer, height: int, width: int, cull: str):
     return operation
 
 
+@jax.jit
 def barycentrics(vertices_clip: jax.Array, faces: jax.Array, ids: jax.Array) -> Fragments:
     """Barycentric weights and depth of the pixels of one image, differentiable with respect to the vertices.
 
@@ -160,6 +164,7 @@ def barycentrics(vertices_clip: jax.Array, faces: jax.Array, ids: jax.Array) -> 
     return Fragments(ids, b0, b1, _divide(z, w))
 
 
+@jax.jit
 def interpolate(attributes: jax.Array, fragments: Fragments, faces: jax.Array) -> jax.Array:
     """Mixes per-vertex values over the pixels of one image; 0 on the background.
 

@@ -20,6 +20,7 @@ _AMBIENT = 0.02
 _CLAY = 0.85
 
 
+@functools.partial(jax.jit, static_argnames=("height", "width", "supersample", "cull"))
 def render_mesh(
     vertices_img: jax.Array,
     faces: jax.Array,
@@ -54,6 +55,7 @@ def render_mesh(
     return _pool(samples, supersample) + background * (1 - coverage), coverage[..., 0]
 
 
+@functools.partial(jax.jit, static_argnames=("height", "width", "supersample"))
 def render_geometry(
     vertices_img: jax.Array,
     faces: jax.Array,

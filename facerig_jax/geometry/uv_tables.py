@@ -4,6 +4,8 @@ Texel (row i, column j) of an S x S texture sits at uv (j / (S - 1), 1 - i / (S 
 outermost texels lie on the border of the unit square (reference/inorig.md section 3).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -30,6 +32,7 @@ class UVTable:
         return jnp.any(self.weights != 0, -1)
 
 
+@functools.partial(jax.jit, static_argnames="size")
 def uv_table(uv: jax.Array, faces: jax.Array, size: int) -> UVTable:
     """Finds the triangle of the UV layout that covers each texel; where several do, the lowest id wins.
 

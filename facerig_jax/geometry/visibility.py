@@ -1,5 +1,7 @@
 """Which vertices a view sees, by the method's depth-map rule."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -13,6 +15,7 @@ BACKGROUND_DEPTH = -200.0
 TOLERANCE = 1.0
 
 
+@functools.partial(jax.jit, static_argnames=("height", "width", "rasterizer"))
 def depth_map(
     vertices_img: jax.Array, faces: jax.Array, height: int, width: int, rasterizer: str = "auto"
 ) -> jax.Array:
@@ -34,6 +37,7 @@ def depth_map(
     return jnp.where(ids > 0, -DEPTH_RANGE * depth, BACKGROUND_DEPTH)
 
 
+@functools.partial(jax.jit, static_argnames=("size", "rasterizer"))
 def visible(vertices_img: jax.Array, faces: jax.Array, size: int = 256, rasterizer: str = "auto") -> jax.Array:
     """Visible vertices of each view: those at most one pixel behind the depth map (reference/inorig.md section 6).
 

@@ -1,0 +1,141 @@
+"""Times the parts of the library on this machine: python -m experiments.benchmark --what=raster
+
+Each section is a function that yields `Row`s; add one to SECTIONS and it appears under --what. Times are the best of
+several calls after compilation, which is the figure least disturbed by other work on the machine; compare ratios within
+one run rather than milliseconds of different runs.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from facerig_jax.geometry.mesh import vertex_normals
+from facerig_jax.geometry.rasterize import image_to_clip, interpolate, rasterize, triangle_ids
+from facerig_jax.geometry.visibility import visible
+
+_WHAT = flags.DEFINE_list("what", ["raster"], "Sections to run, see the list in the error message of a wrong name.")
+_REPEATS = flags.DEFINE_integer("repeats", 20, "Calls of each compiled function; the best one counts.", lower_bound=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One measured function. `reference` is another row's name within the section, or a time in ms, to compare with."""
+
+    name: str
+    compile_s: float
+    best_ms: float
+    reference: str | float | None = None
+
+
+def measure(name: str, function: Callable, *args, reference: str | float | None = None) -> Row:
+    """Compiles a function for these arguments and times it."""
+    start = time.perf_counter()
+    compiled = jax.jit(function).lower(*args).compile()
+    compile_s = time.perf_counter() - start
+    jax.block_until_ready(compiled(*args))
+    times = []
+    for _ in range(_REPEATS.value):
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(*args))
+        times.append(time.perf_counter() - start)
+    return Row(name, compile_s, 1e3 * min(times), reference)
+
+
+def ellipsoid(n_faces: int, size: int) -> tuple[jax.Array, jax.Array]:
+    """A closed head-sized mesh of about n_faces triangles: vertices (P, 3) in the image frame, faces (F, 3)."""
+    rings = round((n_faces / 4) ** 0.5)
+    polar, azimuth = np.linspace(1e-3, np.pi - 1e-3, rings + 1), np.linspace(0, 2 * np.pi, 2 * rings, endpoint=False)
+    t, p = np.meshgrid(polar, azimuth, indexing="ij")
+    unit = np.stack([np.sin(t) * np.sin(p), -np.cos(t), np.sin(t) * np.cos(p)], -1).reshape(-1, 3)
+    index = np.arange(unit.shape[0]).reshape(rings + 1, 2 * rings)
+    a, b, c, d = index[:-1], np.roll(index, -1, 1)[:-1], index[1:], np.roll(index, -1, 1)[1:]
+    faces = np.concatenate([np.stack(half, -1).reshape(-1, 3) for half in ((a, c, b), (b, c, d))])
+    vertices = unit * np.array([0.35, 0.45, 0.4]) * size + [(size - 1) / 2, (size - 1) / 2, 0]
+    return jnp.asarray(vertices, jnp.float32), jnp.asarray(faces, jnp.int32)
+
+
+def raster(size: int = 256) -> Iterator[Row]:
+    """Rasterizer, its gradient, visibility and normals; references are the prototype's times on two CPU cores."""
+    for label, n_faces, prototype_ms in (("14k", 14_000, 2.7), ("70k", 70_000, 6.4)):
+        vertices, faces = ellipsoid(n_faces, size)
+        views = jnp.stack([vertices + shift for shift in range(4)])
+        colours = jnp.abs(vertices) / size
+
+        def ids(views, faces, cull="none"):
+            return triangle_ids(image_to_clip(views, size, size), faces, size, size, cull)
+
+        def fragments(vertices, faces):
+            return rasterize(image_to_clip(vertices, size, size), faces, size, size)
+
+        def loss(vertices, colours, faces, fragments=fragments):
+            return jnp.sum(interpolate(colours, fragments(vertices, faces), faces) ** 2)
+
+        gradient = jax.grad(loss, (0, 1))
+
+        def gradients_mapped(views, colours, faces, gradient=gradient):
+            return jax.lax.map(lambda one: gradient(one, colours, faces), views)
+
+        def normal_tangents(vertices, faces):
+            tangents = jnp.broadcast_to(vertices, (100, *vertices.shape))
+            return jax.vmap(lambda t: jax.jvp(lambda v: vertex_normals(v, faces), (vertices,), (t,))[1])(tangents)
+
+        one = f"ids, {label}, 1 image"
+        yield measure(one, ids, views[:1], faces, reference=prototype_ms)
+        yield measure(
+            f"ids, {label}, 1 image, back faces culled", lambda v, f: ids(v, f, "back"), views[:1], faces, reference=one
+        )  # noqa: B023
+        yield measure(f"ids, {label}, 4 images", ids, views, faces, reference=one)
+        yield measure(f"fragments, {label}, 1 image", fragments, vertices, faces, reference=one)
+        yield measure(f"picture, {label}, 1 image", loss, vertices, colours, faces, reference=one)
+        yield measure(f"gradient, {label}, 1 image", gradient, vertices, colours, faces, reference=one)
+        yield measure(
+            f"gradient, {label}, 4 images, vmap",
+            jax.vmap(gradient, (0, None, None)),
+            views,
+            colours,
+            faces,
+            reference=one,
+        )
+        yield measure(f"gradient, {label}, 4 images, lax.map", gradients_mapped, views, colours, faces, reference=one)
+        yield measure(f"visible, {label}, 4 views", lambda v, f: visible(v, f, size), views, faces, reference=one)
+        normals = f"normals, {label}"
+        yield measure(normals, vertex_normals, vertices, faces, reference=one)
+        yield measure(f"normals, {label}, 100 tangents", normal_tangents, vertices, faces, reference=normals)
+
+
+SECTIONS: dict[str, Callable[[], Iterator[Row]]] = {"raster": raster}
+
+
+def report(section: str) -> None:
+    """Runs a section and prints its rows as they come."""
+    print(f"\n{section} on {jax.devices()[0].device_kind}, jax {jax.__version__}, best of {_REPEATS.value}")
+    print(f"{'':44}{'compile s':>10}{'best ms':>10}  ratio")
+    seen: dict[str, float] = {}
+    for row in SECTIONS[section]():
+        seen[row.name] = row.best_ms
+        ratio = ""
+        if row.reference is not None:
+            base = seen[row.reference] if isinstance(row.reference, str) else row.reference
+            named = row.reference if isinstance(row.reference, str) else f"{row.reference} ms, the design's figure"
+            ratio = f"{row.best_ms / base:.2f} x {named}"
+        print(f"{row.name:44}{row.compile_s:10.2f}{row.best_ms:10.2f}  {ratio}", flush=True)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the sections asked for."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected argument {argv[1]!r}; sections are chosen with --what=NAME,NAME.")
+    unknown = [name for name in _WHAT.value if name not in SECTIONS]
+    if unknown:
+        raise app.UsageError(f"--what: {unknown[0]!r} is not one of {', '.join(SECTIONS)}.")
+    for name in _WHAT.value:
+        report(name)
+
+
+if __name__ == "__main__":
+    app.run(main)
