@@ -21,13 +21,11 @@ class Window:
     angle: jax.Array
 
     def to_photo(self, unit: jax.Array) -> jax.Array:
-        """(..., n, 2 or 3) window coordinates, in which the window is [0, 1]^2, to photo pixels; z only scales."""
+        """(n, 2 or 3) coordinates in which the window is [0, 1]^2, to photo pixels; z is only scaled. One window."""
         cos, sin = jnp.cos(self.angle), jnp.sin(self.angle)
-        x, y = unit[..., 0] - 0.5, unit[..., 1] - 0.5
-        cos, sin, side = cos[..., None], sin[..., None], self.side[..., None]
-        u = self.centre[..., 0, None] + side * (cos * x - sin * y)
-        v = self.centre[..., 1, None] + side * (sin * x + cos * y)
-        return jnp.stack([u, v, *(side * unit[..., k] for k in range(2, unit.shape[-1]))], -1)
+        x, y = unit[:, 0] - 0.5, unit[:, 1] - 0.5
+        uv = [self.centre[0] + self.side * (cos * x - sin * y), self.centre[1] + self.side * (sin * x + cos * y)]
+        return jnp.stack([*uv, *(self.side * unit[:, 2:]).T], -1)
 
 
 @struct.dataclass

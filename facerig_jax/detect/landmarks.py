@@ -9,10 +9,13 @@ import numpy as np
 from ..checks import check_shape
 from ..types import Detection
 from .crop import Pyramid, Window, resample
-from .faces import LEFT_EYE, RIGHT_EYE, Faces, box_area, find_faces, search_pyramid
+from .faces import LEFT_EYE, RIGHT_EYE, find_faces, largest_face, search_pyramid
 from .nets import LANDMARK_SIZE, landmark_net
 
 CROP_MARGIN = 1.5
+# Turning the photo by 20 to 90 degrees moves the landmarks by 3 % of the outer-eye distance after one pass, 1 % after
+# two, 0.6 % after three and four.
+PASSES = 3
 # Below this the landmark net says that its crop holds no face.
 PRESENCE_THRESHOLD = 0.5
 # Outer eye corners: the subject's right, left.
@@ -39,7 +42,8 @@ FACE_OVAL = (
 def detect(params: dict, image: jax.Array) -> Detection:
     """The largest face of a photo with its landmarks; jit, vmap (or `lax.map`) and grad work.
 
-    Two passes of the landmark net: on a crop placed by the detector's eyes, then on one placed by the first landmarks.
+    The landmark net runs three times: on a crop placed by the detector's eyes, then on crops placed by the landmarks.
+    Gradients flow from landmarks and `presence` to the pixels of the last crop; where it lies is taken as given.
 
     Args:
       params: `load_detector()`.
@@ -56,12 +60,11 @@ def detect(params: dict, image: jax.Array) -> Detection:
     """
     pyramid = search_pyramid(image)
     with jax.named_scope("faces"):
-        faces = find_faces(params["detector"], pyramid)
-        chosen = jnp.argmax(jnp.where(faces.scores > 0, box_area(faces.boxes), -1.0))
+        faces = find_faces(params["detector"], jax.lax.stop_gradient(pyramid))
+        chosen = largest_face(faces)
         window = window_from_keypoints(faces.boxes[chosen], faces.keypoints[chosen])
     with jax.named_scope("landmarks"):
-        points, _ = landmarks_in_window(params["landmarks"], pyramid, window)
-        points, presence = landmarks_in_window(params["landmarks"], pyramid, window_from_landmarks(points))
+        points, presence = refine_landmarks(params["landmarks"], pyramid, window)
     found = (faces.scores[chosen] > 0) & (presence >= PRESENCE_THRESHOLD)
     others = jnp.argsort(jnp.arange(len(faces.scores)) == chosen)[:-1]
     return Detection(
@@ -96,11 +99,19 @@ def window_from_landmarks(points: jax.Array) -> Window:
     return Window(jnp.stack([cos * x - sin * y, sin * x + cos * y]), side, angle)
 
 
-def landmarks_in_window(params: dict, pyramid: Pyramid, window: Window) -> tuple[jax.Array, jax.Array]:
-    """One pass of the landmark net: (468, 3) photo pixels with z towards the camera, and presence in [0, 1]."""
-    crop = resample(pyramid, window, LANDMARK_SIZE, "edge")
-    points, logit = landmark_net(params, crop)
-    return window.to_photo(points / LANDMARK_SIZE) * np.array([1, 1, -1], np.float32), jax.nn.sigmoid(logit)
+def refine_landmarks(params: dict, pyramid: Pyramid, window: Window) -> tuple[jax.Array, jax.Array]:
+    """Runs the landmark net PASSES times, each on the crop that the one before suggests.
+
+    Returns (468, 3) photo pixels with z towards the camera, and presence () in [0, 1], both of the last pass.
+    """
+
+    def one_pass(window, _):
+        points, logit = landmark_net(params, resample(pyramid, window, LANDMARK_SIZE, "edge"))
+        points = window.to_photo(points / LANDMARK_SIZE) * np.array([1, 1, -1], np.float32)
+        return window_from_landmarks(jax.lax.stop_gradient(points)), (points, jax.nn.sigmoid(logit))
+
+    _, (points, presence) = jax.lax.scan(one_pass, window, length=PASSES)
+    return points[-1], presence[-1]
 
 
 def landmarks68_from_dense(landmarks: jax.Array) -> jax.Array:
@@ -117,6 +128,3 @@ def _direction(start, end):
     du, dv = end[0] - start[0], end[1] - start[1]
     apart = du * du + dv * dv > 1e-12
     return jnp.where(apart, jnp.arctan2(jnp.where(apart, dv, 0.0), jnp.where(apart, du, 1.0)), 0.0)
-
-
-__all__ = ["FACE_OVAL", "Faces", "LANDMARKS68", "detect", "landmarks68_from_dense"]

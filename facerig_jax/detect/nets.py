@@ -27,14 +27,14 @@ LANDMARK_BRANCH_STRIDES = {"landmarks": (2, 1, 1), "presence": (2,)}
 def load_detector() -> dict:
     """Weights of both nets as a nested dict of float32 numpy arrays: a pytree to pass to `detect` (1.4 MB on disk)."""
     params: dict = {}
-    with resources.files(__package__).joinpath("assets/mediapipe_v1.npz").open("rb") as file:
-        with np.load(file, allow_pickle=False) as stored:
-            for path, value in stored.items():
-                *parents, name = path.split("/")
-                node = params
-                for parent in parents:
-                    node = node.setdefault(parent, {})
-                node[name] = value.astype(np.float32)
+    file = resources.files(__package__).joinpath("assets/mediapipe_v1.npz")
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+        for path, value in stored.items():
+            *parents, name = path.split("/")
+            node = params
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[name] = value.astype(np.float32)
     return params
 
 
