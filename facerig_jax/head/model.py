@@ -28,7 +28,7 @@ def neutral(head: HeadModel, identity: jax.Array) -> jax.Array:
 
 
 def vertices(head: HeadModel, identity: jax.Array, expression: jax.Array) -> jax.Array:
-    """Shape with expression; leading axes of `identity` and `expression` must agree.
+    """Shape with expression; leading axes of `identity` and `expression` broadcast.
 
     Args:
       head: the model.
@@ -48,7 +48,9 @@ def vertices(head: HeadModel, identity: jax.Array, expression: jax.Array) -> jax
       True
     """
     check_shape("expression", expression, ..., head.expression_basis.shape[0])
-    return neutral(head, identity) + _combine(expression, head.expression_basis)
+    still, moved = neutral(head, identity), _combine(expression, head.expression_basis)
+    rank = max(still.ndim, moved.ndim)
+    return jnp.expand_dims(still, range(rank - still.ndim)) + jnp.expand_dims(moved, range(rank - moved.ndim))
 
 
 def albedo(head: HeadModel, code: jax.Array) -> jax.Array:
