@@ -59,8 +59,9 @@ def ellipsoid(n_faces: int, size: int) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(vertices, jnp.float32), jnp.asarray(faces, jnp.int32)
 
 
-def raster(size: int = 256) -> Iterator[Row]:
+def raster() -> Iterator[Row]:
     """Rasterizer, its gradient, visibility and normals; references are the prototype's times on two CPU cores."""
+    size = 256
     for label, n_faces, prototype_ms in (("14k", 14_000, 2.7), ("70k", 70_000, 6.4)):
         vertices, faces = ellipsoid(n_faces, size)
         views = jnp.stack([vertices + shift for shift in range(4)])
@@ -78,31 +79,26 @@ def raster(size: int = 256) -> Iterator[Row]:
         gradient = jax.grad(loss, (0, 1))
 
         def gradients_mapped(views, colours, faces, gradient=gradient):
-            return jax.lax.map(lambda one: gradient(one, colours, faces), views)
+            return jax.lax.map(lambda view: gradient(view, colours, faces), views)
 
         def normal_tangents(vertices, faces):
             tangents = jnp.broadcast_to(vertices, (100, *vertices.shape))
             return jax.vmap(lambda t: jax.jvp(lambda v: vertex_normals(v, faces), (vertices,), (t,))[1])(tangents)
 
+        def culled(views, faces, ids=ids):
+            return ids(views, faces, "back")
+
         one = f"ids, {label}, 1 image"
+        gradients = jax.vmap(gradient, (0, None, None))
         yield measure(one, ids, views[:1], faces, reference=prototype_ms)
-        yield measure(
-            f"ids, {label}, 1 image, back faces culled", lambda v, f: ids(v, f, "back"), views[:1], faces, reference=one
-        )  # noqa: B023
+        yield measure(f"ids, {label}, 1 image, back faces culled", culled, views[:1], faces, reference=one)
         yield measure(f"ids, {label}, 4 images", ids, views, faces, reference=one)
         yield measure(f"fragments, {label}, 1 image", fragments, vertices, faces, reference=one)
         yield measure(f"picture, {label}, 1 image", loss, vertices, colours, faces, reference=one)
         yield measure(f"gradient, {label}, 1 image", gradient, vertices, colours, faces, reference=one)
-        yield measure(
-            f"gradient, {label}, 4 images, vmap",
-            jax.vmap(gradient, (0, None, None)),
-            views,
-            colours,
-            faces,
-            reference=one,
-        )
+        yield measure(f"gradient, {label}, 4 images, vmap", gradients, views, colours, faces, reference=one)
         yield measure(f"gradient, {label}, 4 images, lax.map", gradients_mapped, views, colours, faces, reference=one)
-        yield measure(f"visible, {label}, 4 views", lambda v, f: visible(v, f, size), views, faces, reference=one)
+        yield measure(f"visible, {label}, 4 views", visible, views, faces, reference=one)
         normals = f"normals, {label}"
         yield measure(normals, vertex_normals, vertices, faces, reference=one)
         yield measure(f"normals, {label}, 100 tangents", normal_tangents, vertices, faces, reference=normals)

@@ -188,6 +188,14 @@ def test_vmap_at_any_depth_equals_a_loop():
     assert jnp.isfinite(nested.b0).all()
 
 
+def test_drawing_a_batch_in_one_loop_equals_one_by_one():
+    clip = np.stack([soup(random_points("medium", seed))[1] for seed in range(4)])
+    clip[1, 5], clip[2, 7, 3] = np.nan, -0.5
+    together = jax.jit(raster_jax._draw_images, static_argnums=(2, 3, 4))(clip, SOUP, H, W, "none")  # off the CPU
+    np.testing.assert_array_equal(together, triangle_ids(clip, SOUP, H, W))
+    np.testing.assert_array_equal(together[3], soup_ids(clip[3]))
+
+
 def image_loss(clip, attributes):
     image = interpolate(attributes, rasterize(clip, SOUP, H, W), SOUP)
     return jnp.sum(image**2)
