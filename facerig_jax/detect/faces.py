@@ -138,6 +138,8 @@ def suppress(rows: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
     rows: (n, 4 + k), u0 v0 u1 v1 first; scores: (n,). Returns MAX_FACES rows and their scores, zero padded.
     """
 
+    rows = jnp.asarray(rows)
+
     def take_best(left, _):
         best = jnp.argmax(left)
         group = (overlap(rows[best, :4], rows[:, :4]) > OVERLAP_THRESHOLD) & (left > 0)
@@ -152,7 +154,8 @@ def suppress(rows: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def overlap(box: jax.Array, boxes: jax.Array) -> jax.Array:
     """Intersection over union of (4,) with (n, 4)."""
-    common = jnp.minimum(box[2:], boxes[:, 2:]) - jnp.maximum(box[:2], boxes[:, :2])
+    box = box[None]
+    common = jnp.minimum(box[:, 2:], boxes[:, 2:]) - jnp.maximum(box[:, :2], boxes[:, :2])
     common = jnp.prod(jnp.maximum(common, 0.0), -1)
     return common / jnp.maximum(box_area(box) + box_area(boxes) - common, 1e-6)
 

@@ -107,7 +107,7 @@ def refine_landmarks(params: dict, pyramid: Pyramid, window: Window) -> tuple[ja
 
     def one_pass(window, _):
         points, logit = landmark_net(params, resample(pyramid, window, LANDMARK_SIZE, "edge"))
-        points = window.to_photo(points / LANDMARK_SIZE) * np.array([1, 1, -1], np.float32)
+        points = window.to_photo(points / LANDMARK_SIZE) * np.array([[1, 1, -1]], np.float32)
         return window_from_landmarks(jax.lax.stop_gradient(points)), (points, jax.nn.sigmoid(logit))
 
     _, (points, presence) = jax.lax.scan(one_pass, window, length=PASSES)

@@ -85,7 +85,8 @@ def landmark_net(params: dict, crop: jax.Array) -> tuple[jax.Array, jax.Array]:
             y = _blaze_block(y, branch[f"block{i:02d}"], stride)
         y = _activate(_pointwise(y, branch["reduce"]), branch["reduce"])
         y = _blaze_block(y, branch["last_block"], 1)
-        out[name] = jnp.einsum("nhwi,hwio->no", y, branch["head"]["kernel"], precision=HIGHEST) + branch["head"]["bias"]
+        y = jnp.einsum("nhwi,hwio->no", y, branch["head"]["kernel"], precision=HIGHEST)
+        out[name] = y + branch["head"]["bias"][None]
     return out["landmarks"].reshape(*batch, 468, 3), out["presence"].reshape(batch)
 
 
@@ -93,19 +94,24 @@ def _flatten_batch(x):
     return x.reshape(-1, *x.shape[-3:]), x.shape[:-3]
 
 
+def _per_channel(x):
+    """(C,) -> (1, 1, 1, C)."""
+    return x[None, None, None]
+
+
 def _activate(x, layer):
     """PReLU where the layer has slopes, else ReLU."""
-    return jnp.where(x >= 0, x, layer["slope"] * x) if "slope" in layer else jax.nn.relu(x)
+    return jnp.where(x >= 0, x, _per_channel(layer["slope"]) * x) if "slope" in layer else jax.nn.relu(x)
 
 
 def _strided_conv(x, layer):
     dims = ("NHWC", "HWIO", "NHWC")
     y = jax.lax.conv_general_dilated(x, layer["kernel"], (2, 2), "SAME", dimension_numbers=dims, precision=HIGHEST)
-    return y + layer["bias"]
+    return y + _per_channel(layer["bias"])
 
 
 def _pointwise(x, layer):
-    return jnp.einsum("nhwi,io->nhwo", x, layer["kernel"], precision=HIGHEST) + layer["bias"]
+    return jnp.einsum("nhwi,io->nhwo", x, layer["kernel"], precision=HIGHEST) + _per_channel(layer["bias"])
 
 
 def _depthwise(x, layer, stride):
@@ -117,10 +123,10 @@ def _depthwise(x, layer, stride):
     before = 1 if stride == 1 else 0  # SAME with an even side and stride 2 pads one row, at the end
     x = jnp.pad(x, ((0, 0), (before, 1), (before, 1), (0, 0)))
     span = stride * (size - 1) + 1
-    y = layer["bias"]
+    kernel, y = layer["kernel"][:, :, None, None, None], _per_channel(layer["bias"])
     for i in range(3):
         for j in range(3):
-            y = y + x[:, i : i + span : stride, j : j + span : stride] * layer["kernel"][i, j]
+            y = y + x[:, i : i + span : stride, j : j + span : stride] * kernel[i, j]
     return y
 
 
