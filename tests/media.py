@@ -14,7 +14,6 @@ import sys
 import tarfile
 import zipfile
 
-import imageio.v3 as iio
 import numpy as np
 import pytest
 
@@ -96,11 +95,11 @@ def photo(name: str, member: str) -> np.ndarray:
     return np.asarray(image)
 
 
-def frames(name: str, member: str, count: int) -> np.ndarray:
-    """`count` evenly spread frames of a video, first and last included, as (count, H, W, 3) uint8."""
+def frames(name: str, member: str, count: int) -> list[np.ndarray]:
+    """About `count` evenly spread frames of a video, (H, W, 3) uint8 each."""
+    from facerig_jax.data.video import read_video_frames
+
     path = CACHE / f"{name}_{pathlib.PurePath(member).name}"
     if not path.exists():
         path.write_bytes(read(name, member))
-    total = sum(1 for _ in iio.imiter(path, plugin="FFMPEG"))
-    wanted = {int(i) for i in np.linspace(0, total - 1, count)}
-    return np.stack([frame for i, frame in enumerate(iio.imiter(path, plugin="FFMPEG")) if i in wanted])
+    return [frame.image for frame in read_video_frames(path, count, MAX_SIDE)]
