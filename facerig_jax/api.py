@@ -14,7 +14,7 @@ from facerig_jax.geometry.camera import to_image
 from facerig_jax.geometry.crop import crop_around, crop_image, inside_photo, to_crop
 from facerig_jax.head import load_head
 from facerig_jax.head.model import albedo, neutral
-from facerig_jax.numerics import HIGHEST, masked_mean, srgb_to_linear
+from facerig_jax.numerics import HIGHEST, srgb_to_linear
 from facerig_jax.solve import status as codes
 from facerig_jax.solve.classical import Observed, landmark_error, solve_classical
 from facerig_jax.solve.unknowns import Unknowns
@@ -76,7 +76,9 @@ def fit_rig(
     n_points = head.landmarks_dense.triangle.shape[0]
     if landmarks is not None:
         check_shape("landmarks", landmarks, n_views, n_points, 3)
-    size = jnp.broadcast_to(jnp.array(images.shape[1:3]), (n_views, 2)) if image_size is None else jnp.asarray(image_size)
+    size = (
+        jnp.broadcast_to(jnp.array(images.shape[1:3]), (n_views, 2)) if image_size is None else jnp.asarray(image_size)
+    )
     mask = jnp.ones(n_views) if view_mask is None else jnp.asarray(view_mask, jnp.float32)
     weight = jnp.ones(n_points) if landmark_weight is None else jnp.asarray(landmark_weight, jnp.float32)
     check_shape("image_size", size, n_views, 2)

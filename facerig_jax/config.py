@@ -17,8 +17,9 @@ class FitConfig:
     crop_margin:       side of the crop over the larger side of the landmarks' box.
     landmarks:         'dense' (the detector's 468 points on the head's trusted ones) or '68' (iBUG points with the contour rule).
     landmark_steps:    Levenberg-Marquardt steps on landmarks alone.
-    photometric_steps: steps on landmarks and photometry per blur level; () stops after the landmarks.
-    blur:              Gaussian blur of the crops in pixels for each of these levels, coarse to fine.
+    blur:              Gaussian blur of the crops in pixels, one photometric stage each, coarse to fine; () stops after the
+                       landmarks.
+    photometric_steps: steps on landmarks and colours in each of these stages.
     max_points:        face-region vertices used by the photometric energy (every n-th one).
     """
 
@@ -26,16 +27,17 @@ class FitConfig:
     crop_margin: float = 1.35
     landmarks: str = "dense"
     landmark_steps: int = 12
-    photometric_steps: tuple[int, ...] = (6, 6)
     blur: tuple[float, ...] = (4.0, 1.5)
-    max_points: int = 4000
+    photometric_steps: int = 5
+    max_points: int = 2000
 
 
 @struct.dataclass
 class Hyper:
     """Traced settings: the assumed standard deviations (what a Gauss-Newton step weighs residuals by) and damping.
 
-    landmark_mm:       noise of a detected point, mm on the face.
+    landmark_mm:       noise of a detected point: mm on the face, or relative to the measured one where the head is calibrated.
+    landmark_common:   noise that points share, relative to the measured one.
     expression:        expression weights around 0.
     expression_bound:  how far a weight may leave [0, 1].
     inverse_distance_mean, inverse_distance: prior of 1 / distance in 1 / mm.
@@ -49,13 +51,14 @@ class Hyper:
     """
 
     landmark_mm: jax.Array | float = 1.5
+    landmark_common: jax.Array | float = 1.0
     expression: jax.Array | float = 0.25
     expression_bound: jax.Array | float = 0.03
     inverse_distance_mean: jax.Array | float = 1e-3
     inverse_distance: jax.Array | float = 6e-4
     colour: jax.Array | float = 0.06
     albedo_detail: jax.Array | float = 0.12
-    colour_count: jax.Array | float = 30.0
+    colour_count: jax.Array | float = 15.0
     colour_robust: jax.Array | float = 3.0
     light: jax.Array | float = 0.6
     light_tint: jax.Array | float = 0.3

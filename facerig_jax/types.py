@@ -29,6 +29,28 @@ class LandmarkEmbedding:
 
 
 @struct.dataclass
+class LandmarkCalibration:
+    """How a landmark net's points differ from the places they are named after, measured on renders of the head.
+
+    A net has habits: a mean offset, faces drawn towards its average, lids and lips that move less than they do. All are
+    modelled as a linear change of the 3D points, so that the fit compares like with like; what is left is noise.
+
+    offset:     (L, 3) unit, head frame.
+    identity:   (I', L, 3) unit per identity coefficient, for the first I' <= I modes.
+    expression: (E, L, 3) unit per expression coefficient.
+    deviation:  (L,) mm, standard deviation of each point's own noise, per image axis.
+    common:     (N, L, 2) mm, noise that points share: a point's noise is own + z @ common, z ~ N(0, 1); axes along the
+                head's right and up directions in the image (the image turned back by the roll).
+    """
+
+    offset: jax.Array
+    identity: jax.Array
+    expression: jax.Array
+    deviation: jax.Array
+    common: jax.Array
+
+
+@struct.dataclass
 class HeadModel:
     """A morphable head: the only place that knows a topology, its bases and its landmarks.
 
@@ -47,6 +69,7 @@ class HeadModel:
                       its neighbours, see head.topology.tangent_stencil.
     landmarks68:      the 68 iBUG points (index from 0).
     landmarks_dense:  the detector's dense points (468 for MediaPipe's), or None when the head has no such table.
+    dense_calibration: how the detector's dense points differ from `landmarks_dense`, or None when not measured.
     mirror:           (P,) int32, index of each vertex's mirror image, or None when the mesh is not symmetric.
     expression_names: E names.
     unit_mm:          millimetres per length unit of this model (1 for the embedded head, 1e-3 for BFM).
@@ -69,6 +92,7 @@ class HeadModel:
     landmarks68: LandmarkEmbedding
     landmarks_dense: LandmarkEmbedding | None
     mirror: jax.Array | None
+    dense_calibration: LandmarkCalibration | None = None
     ring: jax.Array | None = None
     ring_weight: jax.Array | None = None
     expression_names: tuple[str, ...] = struct.field(pytree_node=False, default=())

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -21,3 +22,9 @@ def head():
     from facerig_jax import load_head
 
     return jax.tree.map(jnp.asarray, load_head())
+
+
+@pytest.fixture
+def rng():
+    """A generator of its own for every test."""
+    return np.random.default_rng(0)

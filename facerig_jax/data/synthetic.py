@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from facerig_jax.geometry.camera import project, to_image
+from facerig_jax.geometry.light import sh_basis, shade
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.geometry.render import composite, render_mesh
-from facerig_jax.geometry.light import sh_basis, shade
 from facerig_jax.geometry.rotation import euler_to_matrix, rotate
 from facerig_jax.head.model import albedo as head_albedo
 from facerig_jax.head.model import neutral as head_neutral

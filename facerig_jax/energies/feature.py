@@ -25,7 +25,7 @@ def feature_energy(features: jax.Array, visible: jax.Array, view_mask: jax.Array
     if n_views < 2:
         return jnp.zeros((), features.dtype), jnp.zeros((n_views, features.shape[-1]), features.dtype)
     first, second = (jnp.array(index) for index in zip(*itertools.combinations(range(n_views), 2), strict=True))
-    common = (visible[first] & visible[second]).astype(features.dtype)
+    common = visible[first].astype(features.dtype) * visible[second].astype(features.dtype)
     difference = features[first] - features[second]
     pair_mask = mask[first] * mask[second]
     energy = masked_mean(masked_mean(jnp.sum(difference**2, -1), common, axis=-1), pair_mask)

@@ -6,7 +6,6 @@ import numpy as np
 
 from facerig_jax.head.model import landmark_positions
 from facerig_jax.numerics import masked_mean
-from facerig_jax.types import LandmarkEmbedding
 
 N_LANDMARKS = 68
 # Points 6-10 (chin) and 17-67 always keep their model point; the rest of the jaw line slides along the contour.
@@ -62,7 +61,11 @@ def landmark_energy(points: jax.Array, detected: jax.Array, weight: jax.Array | 
       residual: (V, 2) per view weighted mean |du|, |dv| in px.
     """
     difference = points - detected
-    weight = jnp.ones(difference.shape[:2], points.dtype) if weight is None else jnp.broadcast_to(weight, difference.shape[:2])
+    weight = (
+        jnp.ones(difference.shape[:2], points.dtype)
+        if weight is None
+        else jnp.broadcast_to(weight, difference.shape[:2])
+    )
     if view_mask is not None:
         weight = weight * view_mask[:, None].astype(points.dtype)
     residual = masked_mean(jnp.abs(difference), weight[..., None], axis=1)

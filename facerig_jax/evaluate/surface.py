@@ -24,7 +24,9 @@ def closest_points(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray):
     except ImportError as error:
         raise ImportError("Surface distances need libigl: pip install 'facerig_jax[test]'.") from error
     squared, triangle, closest = igl.point_mesh_squared_distance(
-        np.ascontiguousarray(points, np.float64), np.ascontiguousarray(vertices, np.float64), np.ascontiguousarray(faces, np.int64)
+        np.ascontiguousarray(points, np.float64),
+        np.ascontiguousarray(vertices, np.float64),
+        np.ascontiguousarray(faces, np.int64),
     )
     return np.sqrt(np.maximum(squared, 0)), closest, triangle
 

@@ -10,11 +10,13 @@ import numpy as np
 from facerig_jax.checks import check_choice
 from facerig_jax.head.subdivide import catmull_clark, subdivide, subdivided_mirror, triangulate
 from facerig_jax.head.topology import tangent_stencil
-from facerig_jax.types import HeadModel, LandmarkEmbedding
+from facerig_jax.types import HeadModel, LandmarkCalibration, LandmarkEmbedding
 
 SCHEMA_VERSION = 1
 ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = {"makehuman": "makehuman_head.npz"}
+# How the shipped detector's points differ from the embedded head's: written by experiments.calibrate_landmarks.
+CALIBRATION_FILE = "landmark_calibration.npz"
 
 
 def load_head(name_or_path: str | Path = "makehuman") -> HeadModel:
@@ -40,9 +42,18 @@ def load_head(name_or_path: str | Path = "makehuman") -> HeadModel:
     """
     if isinstance(name_or_path, str) and not name_or_path.endswith(".npz"):
         path = ASSETS / EMBEDDED[check_choice("head", name_or_path, EMBEDDED)]
-    else:
-        path = Path(name_or_path)
+        return head_from_arrays(_read(path), name=path.stem).replace(dense_calibration=_calibration())
+    path = Path(name_or_path)
     return head_from_arrays(_read(path), name=path.stem)
+
+
+def _calibration() -> LandmarkCalibration | None:
+    """The embedded head's landmark calibration; None in a checkout that has not made it yet."""
+    path = ASSETS / CALIBRATION_FILE
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as file:
+        return LandmarkCalibration(**{key: file[key].astype(np.float32) for key in file.files})
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

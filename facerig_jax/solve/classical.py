@@ -9,15 +9,15 @@ from flax import struct
 from facerig_jax.config import FitConfig, Hyper
 from facerig_jax.geometry.alignment import similarity
 from facerig_jax.geometry.camera import from_image, project, to_image
-from facerig_jax.geometry.light import ambient_light, sh_basis, solve_light
+from facerig_jax.geometry.light import ambient_light, solve_light
 from facerig_jax.geometry.rotation import euler_to_matrix, matrix_to_euler, rotate
 from facerig_jax.geometry.sampling import bilinear
 from facerig_jax.geometry.visibility import visible
 from facerig_jax.head.model import vertices
 from facerig_jax.numerics import HIGHEST, masked_mean, normalize
 from facerig_jax.solve import terms
-from facerig_jax.solve.gauss_newton import levenberg_marquardt, normal_of_views
-from facerig_jax.solve.points import PointModel, evaluate, landmark_model, surface_model
+from facerig_jax.solve.gauss_newton import levenberg_marquardt
+from facerig_jax.solve.points import dense_landmark_model, evaluate, surface_model
 from facerig_jax.solve.unknowns import Unknowns, flatten, unflatten
 from facerig_jax.types import HeadModel
 
@@ -56,22 +56,25 @@ def solve_classical(head: HeadModel, observed: Observed, hyper: Hyper, config: F
 
     Returns:
       x: Unknowns.
-      trace: name -> (steps,) energies.
+      trace: name -> energies at the start of each step, (steps,) or (stages, steps).
     """
     x = initial(head, observed, hyper)
     x, landmark_trace = fit_landmarks(head, observed, x, hyper, config)
-    trace = {"landmark_stage": landmark_trace}
-    for level, (n_steps, blur) in enumerate(zip(config.photometric_steps, config.blur, strict=True)):
-        x, energies = fit_colours(head, observed, x, hyper, config, n_steps, blur)
-        trace[f"photometric_stage_{level}"] = energies
-    return x, trace
+    if not config.blur:
+        return x, {"landmark_stage": landmark_trace}
+
+    def stage(x, blur):
+        return fit_colours(head, observed, x, hyper, config, blur)
+
+    x, colour_trace = jax.lax.scan(stage, x, jnp.array(config.blur))
+    return x, {"landmark_stage": landmark_trace, "photometric_stages": colour_trace}
 
 
 def initial(head: HeadModel, observed: Observed, hyper: Hyper) -> Unknowns:
     """Mean head, posed by a similarity of its landmarks to the detected ones (with the net's depth)."""
     size = observed.image.shape[1]
     n_views = observed.image.shape[0]
-    points = landmark_model(head, head.landmarks_dense).mean
+    points = dense_landmark_model(head).mean
 
     def pose(landmarks, weight):
         target = jnp.concatenate([from_image(landmarks[:, :2], size, size), landmarks[:, 2:]], -1)
@@ -88,68 +91,69 @@ def initial(head: HeadModel, observed: Observed, hyper: Hyper) -> Unknowns:
     )
 
 
-def _landmark_data(head: HeadModel, observed: Observed) -> terms.LandmarkData:
+def _landmark_data(head: HeadModel, observed: Observed, hyper: Hyper) -> terms.LandmarkData:
+    n_points = head.landmarks_dense.weight.shape[0]
+    habits = head.dense_calibration
     return terms.LandmarkData(
-        landmark_model(head, head.landmarks_dense),
-        observed.landmarks[..., :2],
-        observed.weight * observed.view_mask[:, None] * head.landmarks_dense.weight,
+        model=dense_landmark_model(head),
+        detected=observed.landmarks[..., :2],
+        weight=observed.weight * observed.view_mask[:, None] * head.landmarks_dense.weight,
+        deviation=hyper.landmark_mm * (jnp.ones(n_points) if habits is None else habits.deviation),
+        common=hyper.landmark_common * (jnp.zeros((1, n_points, 2)) if habits is None else habits.common),
     )
 
 
 def fit_landmarks(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig):
     """Levenberg-Marquardt on landmarks and priors. Returns Unknowns and the (steps,) energies."""
-    data, size = _landmark_data(head, observed), observed.image.shape[1]
+    data, size = _landmark_data(head, observed, hyper), observed.image.shape[1]
     level = jnp.ones(x.n_views)
 
-    def linearize(vector, _):
-        at = unflatten(vector, x)
-        residual, whiten = terms.landmark_terms(at, data, hyper, size)
-        shared, own = terms.landmark_jacobian(at, data, whiten, size)
-        return normal_of_views(shared, own, residual) + terms.prior_normal(at, level, hyper)
+    def reweigh(vector):
+        return terms.landmark_whitening(unflatten(vector, x), data)
 
-    def energy(vector, _):
+    def linearize(vector, whiten):
         at = unflatten(vector, x)
-        residual, _ = terms.landmark_terms(at, data, hyper, size)
-        return 0.5 * jnp.sum(residual**2) + terms.prior_normal(at, level, hyper).energy
+        return terms.landmark_normal(at, data, whiten, size) + terms.prior_normal(at, level, hyper)
 
-    vector, _, trace = levenberg_marquardt(
-        lambda _: None, linearize, energy, flatten(x), hyper.damping, config.landmark_steps
-    )
+    def energy(vector, whiten):
+        at = unflatten(vector, x)
+        return terms.landmark_energy(at, data, whiten, size) + terms.prior_normal(at, level, hyper).energy
+
+    vector, _, trace = levenberg_marquardt(reweigh, linearize, energy, flatten(x), hyper.damping, config.landmark_steps)
     return unflatten(vector, x), trace
 
 
-def fit_colours(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig, n_steps, blur):
+def fit_colours(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig, blur):
     """Levenberg-Marquardt on landmarks, colours and priors. Returns Unknowns and the (steps,) energies."""
-    landmarks, size = _landmark_data(head, observed), observed.image.shape[1]
+    landmarks, size = _landmark_data(head, observed, hyper), observed.image.shape[1]
     data, index = colour_data(head, observed, x, config, blur)
     level = data.brightness / jnp.mean(jnp.exp(data.albedo_mean))
     x = x.replace(light=_light(x, data, sample_weight(head, observed, x, data, index, hyper), level))
 
     def reweigh(vector):
-        return sample_weight(head, observed, unflatten(vector, x), data, index, hyper)
-
-    def linearize(vector, weight):
         at = unflatten(vector, x)
-        residual, whiten = terms.landmark_terms(at, landmarks, hyper, size)
-        landmark = normal_of_views(*terms.landmark_jacobian(at, landmarks, whiten, size), residual)
+        return terms.landmark_whitening(at, landmarks), sample_weight(head, observed, at, data, index, hyper)
+
+    def linearize(vector, weights):
+        at, (whiten, weight) = unflatten(vector, x), weights
         residual, slope = terms.colour_terms(at, data)
         colour = terms.colour_normal(residual, slope, *terms.colour_jacobian(at, data), weight, hyper)
-        return landmark + colour + terms.prior_normal(at, level, hyper)
+        return terms.landmark_normal(at, landmarks, whiten, size) + colour + terms.prior_normal(at, level, hyper)
 
-    def energy(vector, weight):
-        at = unflatten(vector, x)
-        residual, _ = terms.landmark_terms(at, landmarks, hyper, size)
+    def energy(vector, weights):
+        at, (whiten, weight) = unflatten(vector, x), weights
         colour = terms.colour_energy(*terms.colour_terms(at, data), weight, hyper)
-        return 0.5 * jnp.sum(residual**2) + colour + terms.prior_normal(at, level, hyper).energy
+        landmark = terms.landmark_energy(at, landmarks, whiten, size)
+        return landmark + colour + terms.prior_normal(at, level, hyper).energy
 
-    vector, _, trace = levenberg_marquardt(reweigh, linearize, energy, flatten(x), hyper.damping, n_steps)
+    vector, _, trace = levenberg_marquardt(reweigh, linearize, energy, flatten(x), hyper.damping, config.photometric_steps)
     return unflatten(vector, x), trace
 
 
 def landmark_error(head: HeadModel, observed: Observed, x: Unknowns) -> jax.Array:
     """(V,) mean distance of trusted landmarks, model to detected, over the size of the detected face."""
-    data = _landmark_data(head, observed)
-    distance = jnp.linalg.norm(terms.landmark_residual(x, data, observed.image.shape[1]), axis=-1)
+    data = _landmark_data(head, observed, Hyper())
+    distance = jnp.linalg.norm(terms.landmark_pixels(x, data, observed.image.shape[1]), axis=-1)
     extent = jnp.max(jnp.ptp(data.detected, axis=1), -1)
     return masked_mean(distance, data.weight, axis=-1) / extent
 

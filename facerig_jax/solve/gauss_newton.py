@@ -23,6 +23,10 @@ class Normal:
         """Sums two terms."""
         return jax.tree.map(jnp.add, self, other)
 
+    def __sub__(self, other: "Normal") -> "Normal":
+        """Takes a term away (what a common noise explains)."""
+        return jax.tree.map(jnp.subtract, self, other)
+
 
 def normal_of_views(shared: jax.Array, own: jax.Array, residual: jax.Array) -> Normal:
     """Normal equations of whitened residuals whose Jacobian has a shared and a per-view block.

@@ -6,7 +6,7 @@ from flax import struct
 
 from facerig_jax.head.model import landmark_positions
 from facerig_jax.numerics import HIGHEST
-from facerig_jax.types import HeadModel, LandmarkEmbedding
+from facerig_jax.types import HeadModel
 
 
 @struct.dataclass
@@ -24,9 +24,14 @@ def evaluate(model: PointModel, identity: jax.Array, expression: jax.Array) -> j
     return model.mean + moved + jnp.tensordot(expression, model.expression, 1, precision=HIGHEST)
 
 
-def landmark_model(head: HeadModel, embedding: LandmarkEmbedding) -> PointModel:
-    """The landmarks' positions, C = 3."""
-    return PointModel(*(landmark_positions(embedding, basis) for basis in _bases(head)))
+def dense_landmark_model(head: HeadModel) -> PointModel:
+    """The dense landmarks as the detector would report them (calibrated where the head knows how), C = 3."""
+    model = PointModel(*(landmark_positions(head.landmarks_dense, basis) for basis in _bases(head)))
+    habits = head.dense_calibration
+    if habits is None:
+        return model
+    identity = model.identity.at[: habits.identity.shape[0]].add(habits.identity)
+    return PointModel(model.mean + habits.offset, identity, model.expression + habits.expression)
 
 
 def surface_model(head: HeadModel, index: jax.Array) -> PointModel:

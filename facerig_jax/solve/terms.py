@@ -1,5 +1,7 @@
 """What the classical solver adds up: whitened residuals with their Jacobians for landmarks, colours and priors."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -17,37 +19,70 @@ from facerig_jax.solve.unknowns import N_LIGHT, N_POSE, Unknowns, join_own
 
 @struct.dataclass
 class LandmarkData:
-    """model: PointModel of L points, C = 3; detected: (V, L, 2) crop px; weight: (V, L)."""
+    """What the landmark term compares.
+
+    model:     PointModel of L points, C = 3.
+    detected:  (V, L, 2) crop px.
+    weight:    (V, L).
+    deviation: (L,) mm, noise of each point.
+    common:    (N, L, 2) mm, noise shared by the points, see LandmarkCalibration.
+    """
 
     model: PointModel
     detected: jax.Array
     weight: jax.Array
+    deviation: jax.Array
+    common: jax.Array
 
 
-def landmark_residual(x: Unknowns, data: LandmarkData, size: int) -> jax.Array:
+@struct.dataclass
+class Whitening:
+    """Makes one step's landmark residuals independent: (V, L, 2, 2) pixels -> units of noise, (V, N, 2 L) common part."""
+
+    own: jax.Array
+    common: jax.Array
+
+
+def landmark_pixels(x: Unknowns, data: LandmarkData, size: int) -> jax.Array:
     """(V, L, 2) model minus detected points in crop pixels."""
 
     def one(pose, inverse_distance, expression):
-        return to_image(project(evaluate(data.model, x.identity, expression), pose, inverse_distance), size, size)[:, :2]
+        return to_image(project(evaluate(data.model, x.identity, expression), pose, inverse_distance), size, size)[
+            :, :2
+        ]
 
     return jax.vmap(one)(x.pose, x.inverse_distance, x.expression) - data.detected
 
 
-def landmark_terms(x: Unknowns, data: LandmarkData, hyper: Hyper, size: int):
-    """Whitened landmark residuals (V, 2 L) and a function that gives their Jacobian blocks.
+def landmark_whitening(x: Unknowns, data: LandmarkData) -> Whitening:
+    """Whitening at the current scale and roll of each view, both held during a step.
 
-    A pixel residual is divided by the view's scale (a constant within a step) and by the noise in mm.
+    With noise covariance D + U'U (own and common), D^-1/2 whitens the residual r and Woodbury's identity gives
+    r' (D + U'U)^-1 r = |a|^2 - |B a|^2 with a = D^-1/2 r, B = chol(I + W W')^-1 W and W = U D^-1/2.
     """
-    scale = jax.lax.stop_gradient(jnp.maximum(jnp.abs(x.pose[:, 3]), 1e-6))
-    whiten = jnp.sqrt(data.weight) / (hyper.landmark_mm * scale[:, None])
-    residual = landmark_residual(x, data, size) * whiten[..., None]
-    return residual.reshape(x.n_views, -1), whiten
+
+    def one(pose, weight):
+        pose = jax.lax.stop_gradient(pose)
+        back = jnp.array([[1.0, -1.0]]) * euler_to_matrix(-pose[:3] * jnp.array([0.0, 0.0, 1.0]))[:2, :2]
+        strength = jnp.sqrt(weight) / data.deviation
+        own = strength[:, None, None] * back / jnp.maximum(jnp.abs(pose[3]), 1e-6)
+        common = (data.common * strength[:, None]).reshape(data.common.shape[0], -1)
+        gram = jnp.eye(common.shape[0]) + jnp.matmul(common, common.T, precision=HIGHEST)
+        return Whitening(own, jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(gram), common, lower=True))
+
+    return jax.vmap(one)(x.pose, data.weight)
 
 
-def landmark_jacobian(x: Unknowns, data: LandmarkData, whiten: jax.Array, size: int):
-    """(V, 2 L, S) and (V, 2 L, O) derivatives of the whitened landmark residuals."""
+def landmark_energy(x: Unknowns, data: LandmarkData, whiten: Whitening, size: int) -> jax.Array:
+    """Half the squared residuals in units of their noise."""
+    own, common = _whitened_landmarks(x, data, whiten, size)
+    return 0.5 * (jnp.sum(own**2) - jnp.sum(common**2))
 
-    def one(pose, inverse_distance, expression, whiten):
+
+def landmark_normal(x: Unknowns, data: LandmarkData, whiten: Whitening, size: int) -> Normal:
+    """Normal equations of `landmark_energy`."""
+
+    def jacobian(pose, inverse_distance, expression, turn):
         points = evaluate(data.model, x.identity, expression)
 
         def pixel(point, pose, inverse_distance):
@@ -58,13 +93,23 @@ def landmark_jacobian(x: Unknowns, data: LandmarkData, whiten: jax.Array, size: 
         )
         identity = jnp.einsum("lij,klj->lik", by_point, data.model.identity, precision=HIGHEST)
         expressed = jnp.einsum("lij,klj->lik", by_point, data.model.expression, precision=HIGHEST)
-        n = points.shape[0]
-        shared = jnp.concatenate([identity, jnp.zeros((n, 2, x.albedo.shape[0]), points.dtype)], -1)
-        own = join_own(by_pose, by_distance[..., None], expressed, jnp.zeros((n, 2, N_LIGHT), points.dtype))
-        shared, own = shared * whiten[:, None, None], own * whiten[:, None, None]
-        return shared.reshape(2 * n, -1), own.reshape(2 * n, -1)
+        none = jnp.zeros((*identity.shape[:2], x.albedo.shape[0] + N_LIGHT), points.dtype)
+        shared = jnp.concatenate([identity, none[..., N_LIGHT:]], -1)
+        own = join_own(by_pose, by_distance[..., None], expressed, none[..., :N_LIGHT])
+        turned = (jnp.einsum("lij,ljk->lik", turn, block, precision=HIGHEST) for block in (shared, own))
+        return tuple(block.reshape(-1, block.shape[-1]) for block in turned)
 
-    return jax.vmap(one)(x.pose, x.inverse_distance, x.expression, whiten)
+    shared, own = jax.vmap(jacobian)(x.pose, x.inverse_distance, x.expression, whiten.own)
+    residual, explained = _whitened_landmarks(x, data, whiten, size)
+    mix = functools.partial(jnp.einsum, "vnl,vlk->vnk", whiten.common, precision=HIGHEST)
+    return normal_of_views(shared, own, residual) - normal_of_views(mix(shared), mix(own), explained)
+
+
+def _whitened_landmarks(x: Unknowns, data: LandmarkData, whiten: Whitening, size: int):
+    """Residuals in units of their own noise (V, 2 L), and what common noise explains of them (V, N)."""
+    pixels = landmark_pixels(x, data, size)
+    own = jnp.einsum("vlij,vlj->vli", whiten.own, pixels, precision=HIGHEST).reshape(x.n_views, -1)
+    return own, jnp.einsum("vnl,vl->vn", whiten.common, own, precision=HIGHEST)
 
 
 @struct.dataclass

@@ -1,0 +1,1 @@
+"""Command lines; run from a checkout as `python -m experiments.NAME`."""
