@@ -1,0 +1,91 @@
+"""What every command shares: a quiet log, the compilation cache, one-sentence errors and timed phases."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something the user can put right; shown as one sentence, exit code 1."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags, prepares the process and runs `main`; ends it with exit code 1 and one sentence on an error."""
+    from absl import app
+
+    def guarded(argv):
+        if len(argv) > 1:
+            return fail(f"Unexpected argument {argv[1]!r}; flags are written --name=value, see --help.")
+        return guard(main)
+
+    quiet()
+    app.run(guarded)
+
+
+def guard(main: Callable[[], None]) -> int:
+    """Runs `main` and returns the exit code: 0, or 1 after one sentence on stderr."""
+    from facerig_jax.data.photos import InputError
+    from facerig_jax.export.files import WriteError
+
+    use_compilation_cache()
+    try:
+        main()
+        return 0
+    except (InputError, WriteError, UserError, ImportError, ValueError) as error:
+        return fail(str(error))
+    except KeyboardInterrupt:
+        return fail("Interrupted.", 130)
+
+
+def fail(sentence: str, code: int = 1) -> int:
+    """Prints one line on stderr; returns the exit code."""
+    print(" ".join(f"Error: {sentence}".split()), file=sys.stderr)
+    return code
+
+
+def quiet() -> None:
+    """Keeps the libraries' notes (no TPU here, ...) out of the output; warnings and errors stay."""
+    logging.getLogger("jax").setLevel(logging.WARNING)
+    os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def cache_folder() -> Path:
+    """Where compiled programs are kept between runs: $FACERIG_CACHE, or ~/.cache/facerig_jax, with '/xla'."""
+    return Path(os.environ.get("FACERIG_CACHE") or Path.home() / ".cache" / "facerig_jax") / "xla"
+
+
+def use_compilation_cache() -> None:
+    """Keeps every compiled program on disk, however small; without a writable folder the cache stays off."""
+    import jax
+
+    folder = cache_folder()
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+class Phases:
+    """Times named phases and says on stdout when each ends; `seconds` keeps them in order."""
+
+    def __init__(self, say: Callable[[str], None] = lambda line: print(line, flush=True)):
+        self.seconds: dict[str, float] = {}
+        self.say = say
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        taken = time.perf_counter() - start
+        self.seconds[name] = self.seconds.get(name, 0.0) + taken
+        self.say(f"{taken:6.1f} s  {name}")

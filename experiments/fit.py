@@ -1,0 +1,202 @@
+"""Photos or a video of one person in, a face rig out:
+
+    python -m experiments.fit --images=DIR_or_pattern_or_video --out=DIR
+
+Use it on yourself or on people who agreed to it. Everything stays on this machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import platform
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from experiments import cli
+from experiments.candidates import choose_photos
+from facerig_jax.api import fit_rig, load
+from facerig_jax.checks import check_choice
+from facerig_jax.config import FitConfig, Hyper, as_arrays
+from facerig_jax.data.photos import Inputs, Photo, find_inputs, pad_to_bucket, pad_views, read_photos
+from facerig_jax.data.video import read_video_frames
+from facerig_jax.evaluate.reprojection import reprojection
+from facerig_jax.export.fit_files import Result, write_meshes, write_page, write_pictures, write_record
+from facerig_jax.export.folder import check_folder, whole_folder
+from facerig_jax.export.texture import unwrap_texture
+from facerig_jax.export.view_pictures import rig_pictures, view_pictures
+from facerig_jax.geometry.crop import to_photo
+from facerig_jax.solve.status import OK, POOR_FIT, describe
+
+SOLVERS = ("classical",)
+# Frames of a video that are looked at before some are chosen.
+VIDEO_CANDIDATES = 64
+
+_IMAGES = flags.DEFINE_string("images", None, "Folder, pattern ('DIR/*.jpg'), photo or video of one person.")
+_OUT = flags.DEFINE_string("out", None, "Folder to write; the files of an earlier fit in it are replaced.")
+_SOLVER = flags.DEFINE_string("solver", "classical", f"Solver: {', '.join(SOLVERS)}.")
+_MAX_PHOTOS = flags.DEFINE_integer("max_photos", 8, "Photos or frames to fit, 1 to 8; of more, the best are chosen.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Write into a folder that holds other things than an earlier fit.")
+
+
+def main() -> None:
+    """Reads, chooses, fits, draws, writes."""
+    phases = cli.Phases()
+    check_flags()
+    with phases("read"):
+        inputs, photos, files = read_inputs(_IMAGES.value)
+        params, head = jax.tree.map(jnp.asarray, load())
+    notes = describe_inputs(inputs, photos)
+    if len(photos) > _MAX_PHOTOS.value:
+        with phases("choose"):
+            chosen = choose_photos(params["detector"], head, photos, _MAX_PHOTOS.value)
+        notes += describe_choice(inputs, photos, chosen)
+        photos, files = ([group[number] for number in chosen] for group in (photos, files))
+    batch = make_batch(photos)
+    fit = run_fit(params, head, batch, phases)
+    notes += check_views(fit, files)
+    with phases("texture and pictures"):
+        result = draw(head, fit, batch, photos, files)
+    result.notes = notes
+    with phases("write"), whole_folder(_OUT.value, _OVERWRITE.value) as folder:
+        write_meshes(folder, head, result)
+        write_pictures(folder, result)
+        result.record = make_record(inputs, phases)
+        write_page(folder, result)
+        write_record(folder, result)
+    say_where(_OUT.value, result)
+
+
+def check_flags() -> None:
+    """Refuses flags in words, before anything is computed."""
+    for flag in (_IMAGES, _OUT):
+        if not flag.value:
+            raise cli.UserError(f"--{flag.name} is missing: python -m experiments.fit --images=DIR --out=DIR")
+    check_choice("--solver", _SOLVER.value, SOLVERS)
+    if not 1 <= _MAX_PHOTOS.value <= 8:
+        raise cli.UserError(f"--max_photos: 1 to 8 are allowed, got {_MAX_PHOTOS.value}.")
+    check_folder(_OUT.value, _OVERWRITE.value)
+
+
+def read_inputs(spec: str) -> tuple[Inputs, tuple[Photo, ...], tuple[str, ...]]:
+    """What was found, the photos (or candidate frames), and where each came from."""
+    inputs = find_inputs(spec)
+    if inputs.kind == "photos":
+        return inputs, read_photos(inputs.files), tuple(str(file) for file in inputs.files)
+    frames = read_video_frames(inputs.files[0], VIDEO_CANDIDATES)
+    return inputs, frames, tuple(f"{inputs.files[0]} ({frame.name})" for frame in frames)
+
+
+def describe_inputs(inputs: Inputs, photos) -> list[str]:
+    """Says what was read, passed over and converted; returns it as notes."""
+    what = f"{len(photos)} photos" if inputs.kind == "photos" else f"{len(photos)} frames of {inputs.files[0].name}"
+    print(f"Read {what} from {inputs.files[0].parent}.")
+    notes = [f"Passed over {', '.join(f.name for f in inputs.skipped)}: not photos."] if inputs.skipped else []
+    notes += [f"{photo.name}: {', '.join(photo.notes)}." for photo in photos if photo.notes]
+    return tell(notes)
+
+
+def describe_choice(inputs: Inputs, photos, chosen) -> list[str]:
+    """Says which photos were chosen; returns it as notes."""
+    names = ", ".join(photos[number].name for number in chosen)
+    return tell([f"Chose {len(chosen)} of {len(photos)} by yaw and sharpness: {names}."])
+
+
+def tell(notes: list[str]) -> list[str]:
+    """Prints notes and returns them."""
+    for note in notes:
+        print(note)
+    return notes
+
+
+@dataclasses.dataclass
+class Batch:
+    """images (V, S, S, 3) uint8, sizes (V, 2), mask (V,): padded to a bucket, so that few programs are ever compiled."""
+
+    images: np.ndarray
+    sizes: np.ndarray
+    mask: np.ndarray
+
+
+def make_batch(photos) -> Batch:
+    """Pads photos to one square and to 1, 2, 4 or 8 views."""
+    images, sizes = pad_to_bucket(photos)
+    images, mask = pad_views(images)
+    return Batch(images, pad_views(sizes)[0], mask)
+
+
+def run_fit(params, head, batch: Batch, phases):
+    """The fit, compiled and run apart; weights and head are arguments, so the program holds none of them."""
+    config, hyper = FitConfig(), as_arrays(Hyper())
+    arguments = {"view_mask": batch.mask, "image_size": batch.sizes, "hyper": hyper}
+    with phases("fit, compile"):
+        traced = jax.jit(fit_rig, static_argnames="config").lower(
+            batch.images, params, head, **arguments, config=config
+        )
+        program = traced.compile()
+    with phases("fit, run"):
+        return jax.block_until_ready(program(batch.images, params, head, **arguments))
+
+
+def check_views(fit, files) -> list[str]:
+    """Says which photos could not be used; refuses when none could."""
+    problems = {
+        file: describe(status)
+        for file, status in zip(files, np.asarray(fit.views.status), strict=False)
+        if status not in (OK, POOR_FIT)
+    }
+    if len(problems) == len(files):
+        reasons = "; ".join(f"{file}: {reason}" for file, reason in problems.items())
+        raise cli.UserError(f"No usable face, so nothing was written ({reasons}).")
+    if int(fit.status) != OK:
+        raise cli.UserError(f"The fit failed ({describe(fit.status)}), so nothing was written.")
+    words = {"no face found": "No face found in {file}; the fit goes on with the others."}
+    return tell([words.get(why, "{file}: " + why + "; left out.").format(file=file) for file, why in problems.items()])
+
+
+def draw(head, fit, batch: Batch, photos, files) -> Result:
+    """Texture, pictures and posed meshes of the real views (the padding ends here)."""
+    texture = unwrap_texture(head, fit.rig, fit.views, batch.images, batch.sizes)
+    placed = reprojection(head, fit.rig, fit.views)
+    vertices = to_photo(placed.vertices, fit.views.crop)
+    used = [int(status) in (OK, POOR_FIT) for status in np.asarray(fit.views.status)]
+    pictures = view_pictures(head, fit.rig, fit.views, batch.images, used)
+    frames, expressions = rig_pictures(head, fit.rig, texture)
+    count = len(photos)
+    fit = jax.tree.map(np.asarray, fit)
+    fit = fit.replace(views=jax.tree.map(lambda x: x[:count], fit.views))
+    vertices, error = np.asarray(vertices)[:count], np.asarray(placed.error)[:count]
+    pictures = pictures[:count]
+    return Result(fit, tuple(photos), tuple(files), vertices, error, texture, pictures, frames, expressions, {}, [])
+
+
+def make_record(inputs: Inputs, phases) -> dict:
+    """Versions, flags, timings and inputs, for fit.json."""
+    versions = {name: importlib.metadata.version(name) for name in ("facerig_jax", "jax", "jaxlib", "flax", "numpy")}
+    return {
+        "versions": versions | {"python": platform.python_version()},
+        "device": f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
+        "flags": {flag.name: flag.value for flag in (_IMAGES, _OUT, _SOLVER, _MAX_PHOTOS, _OVERWRITE)},
+        "inputs": {
+            "kind": inputs.kind,
+            "files": [str(file) for file in inputs.files],
+            "skipped": [str(file) for file in inputs.skipped],
+        },
+        "seconds": dict(phases.seconds),
+    }
+
+
+def say_where(out: str, result: Result) -> None:
+    """Where to look."""
+    error = 100 * result.error[np.array(result.used)].mean()
+    print(f"{sum(result.used)} of {len(result.photos)} photos used, reprojection error {error:.2f} %.")
+    print(f"Look at {Path(out) / 'report.html'}; open {Path(out) / 'rig.glb'} in Blender.")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,150 @@
+"""What a fit looks like: each photo beside its overlay, shaded geometry, albedo, lighting and residual; the rig in motion."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from facerig_jax.config import FitConfig
+from facerig_jax.export.pictures import draw_points, heat_map
+from facerig_jax.export.texture import vertex_colours
+from facerig_jax.geometry.camera import project, to_image
+from facerig_jax.geometry.crop import crop_image, to_crop
+from facerig_jax.geometry.light import sh_basis, shade
+from facerig_jax.geometry.mesh import vertex_normals
+from facerig_jax.geometry.render import clay, composite, render_mesh, to_uint8, turntable
+from facerig_jax.geometry.rotation import euler_to_matrix, rotate
+from facerig_jax.numerics import HIGHEST, linear_to_srgb, masked_mean, normalize, srgb_to_linear
+from facerig_jax.types import Crop, HeadModel, Rig, Views
+
+# Opacity of the meshes laid over a photo.
+OVERLAY, GEOMETRY = 0.85, 1.0
+# sRGB difference of the brightest colour of the residual pictures.
+RESIDUAL_SCALE = 0.25
+# Grey of the lighting picture at the view's mean light.
+GREY = 0.5
+# The expression strip: title -> codes at full strength.
+EXPRESSIONS = {
+    "jawOpen": ("jawOpen",),
+    "mouthSmile": ("mouthSmileLeft", "mouthSmileRight"),
+    "mouthFrown": ("mouthFrownLeft", "mouthFrownRight"),
+    "mouthPucker": ("mouthPucker",),
+    "cheekPuff": ("cheekPuff",),
+    "eyeBlink": ("eyeBlinkLeft", "eyeBlinkRight"),
+    "browInnerUp": ("browInnerUp",),
+    "browDown": ("browDownLeft", "browDownRight"),
+}
+
+
+def view_pictures(
+    head: HeadModel, rig: Rig, views: Views, photos, keep, size: int = 384, crop_size: int = FitConfig().crop_size
+) -> list[dict[str, np.ndarray] | None]:
+    """The pictures of every view, by one compiled program.
+
+    Args:
+      head: the head the rig was made with.
+      rig: of the person.
+      views: V views.
+      photos: (V, H, W, 3) uint8 sRGB, padded photos.
+      keep: (V,) bool; others (padding, no face) get None.
+      size: side of the pictures, px; they show the crop that was fitted.
+      crop_size: side of the crop that the poses refer to, px.
+
+    Returns:
+      per view name -> (size, size, 3) uint8: 'input', 'overlay', 'geometry', 'albedo', 'lighting', 'residual' (of
+      linear_to_srgb differences, see RESIDUAL_SCALE).
+    """
+    drawn = jax.tree.map(np.asarray, _draw(head, rig, views, jnp.asarray(photos), size, crop_size))
+    landmarks = _to_picture(np.asarray(to_crop(views.landmarks, views.crop)), size / crop_size)
+    return [_finish(drawn, number, landmarks[number]) if kept else None for number, kept in enumerate(keep)]
+
+
+def _finish(drawn: dict[str, np.ndarray], number: int, landmarks) -> dict[str, np.ndarray]:
+    """The pictures of one view: dots on the overlay, colours on the residual."""
+    pictures = {name: images[number] for name, images in drawn.items() if name not in ("difference", "mask")}
+    pictures["overlay"] = draw_points(pictures["overlay"], landmarks, radius=0.6, outline=False)
+    pictures["residual"] = heat_map(drawn["difference"][number], RESIDUAL_SCALE, drawn["mask"][number] > 0.99)
+    return pictures
+
+
+def _to_picture(points: np.ndarray, zoom: float) -> np.ndarray:
+    """Crop pixels -> pixels of the picture; pixel centres are at integers."""
+    return (points + 0.5) * zoom - 0.5
+
+
+@functools.partial(jax.jit, static_argnames=("size", "crop_size"))
+def _draw(head: HeadModel, rig: Rig, views: Views, photos, size: int, crop_size: int) -> dict[str, jax.Array]:
+    """Name -> (V, size, size, 3) uint8, and 'difference' (sRGB) and 'mask' (V, size, size)."""
+    zoom = size / crop_size
+
+    def draw(view):
+        views, photo = view
+        verts = rig.neutral + jnp.tensordot(views.expression, rig.expression_basis, 1, precision=HIGHEST)
+        posed = to_image(project(verts, views.pose, views.inverse_distance), crop_size, crop_size)
+        posed = (posed + 0.5) * zoom - 0.5
+        normals = rotate(euler_to_matrix(views.pose[:3]), vertex_normals(verts, head.faces))
+        shading = jnp.maximum(shade(sh_basis(normals), views.light), 0)
+        face = jnp.asarray(head.face_mask)[:, None]
+        channels = jnp.concatenate([rig.albedo * shading, rig.albedo, shading, normals, face], -1)
+        channels, coverage = render_mesh(posed, head.faces, channels, size, size, 2, 0.0)
+        lit, albedo, shading, normals, face = jnp.split(channels, (3, 6, 9, 12), -1)
+        crop = Crop(views.crop.scale * zoom, (0.5 / zoom - 0.5) / views.crop.scale + views.crop.offset)
+        photo = crop_image(srgb_to_linear(photo.astype(jnp.float32) / 255), crop, size)
+        level = masked_mean(shading, face, axis=(0, 1))
+        lit = jnp.clip(lit, 0, 1)
+        return {
+            "input": to_uint8(photo),
+            "overlay": to_uint8(composite(lit * face, face[..., 0], photo, OVERLAY)),
+            "geometry": to_uint8(composite(clay(normalize(normals)) * coverage[..., None], coverage, photo, GEOMETRY)),
+            "albedo": to_uint8(albedo + (1 - coverage[..., None])),
+            "lighting": to_uint8(GREY * shading / jnp.mean(level) + (1 - coverage[..., None])),
+            "difference": jnp.mean(jnp.abs(linear_to_srgb(jnp.clip(photo, 0, 1)) - linear_to_srgb(lit)), -1),
+            "mask": face[..., 0],
+        }
+
+    return jax.lax.map(draw, (views, photos))
+
+
+def rig_pictures(head: HeadModel, rig: Rig, texture, n_frames: int = 24, size: int = 320):
+    """The textured rig turning, and its expressions.
+
+    Args:
+      head: the head the rig was made with.
+      rig: of the person.
+      texture: (S, S, 3) uint8 sRGB of the skin.
+      n_frames: frames of the full turn; the first looks at the front.
+      size: side of the pictures, px.
+
+    Returns:
+      frames (n_frames, size, size, 3) uint8, and name -> (size, size, 3) uint8 for the EXPRESSIONS the rig knows.
+    """
+    colours = textured_colours(head, rig, texture)
+    codes = expression_codes(rig)
+    frames = turntable(rig.neutral, head.faces, colours, n_frames, size)
+    moved = np.tensordot(np.stack(list(codes.values())), np.asarray(rig.expression_basis), 1) if codes else []
+    neutral = np.asarray(rig.neutral)
+    strip = {
+        name: turntable(neutral + offset, head.faces, colours, 1, size)[0]
+        for name, offset in zip(codes, moved, strict=True)
+    }
+    return frames, strip
+
+
+def textured_colours(head: HeadModel, rig: Rig, texture) -> jax.Array:
+    """(P, 3) linear RGB: the texture on the skin, the rig's albedo on eyes and mouth interior."""
+    colours = vertex_colours(jnp.asarray(texture), jnp.asarray(head.uv))
+    return jnp.where((jnp.asarray(head.part) == 0)[:, None], colours, rig.albedo)
+
+
+def expression_codes(rig: Rig) -> dict[str, np.ndarray]:
+    """Name -> (K,) code of each of the EXPRESSIONS whose shapes the rig has."""
+    names = {name: number for number, name in enumerate(rig.code_names)}
+    codes = {}
+    for title, parts in EXPRESSIONS.items():
+        if all(part in names for part in parts):
+            codes[title] = np.zeros(len(names), np.float32)
+            codes[title][[names[part] for part in parts]] = 1
+    return codes
