@@ -84,6 +84,7 @@ class Phases:
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
+        """A context: `with phases("read"): ...`."""
         start = time.perf_counter()
         yield
         taken = time.perf_counter() - start

@@ -116,7 +116,7 @@ def tell(notes: list[str]) -> list[str]:
 
 @dataclasses.dataclass
 class Batch:
-    """images (V, S, S, 3) uint8, sizes (V, 2), mask (V,): padded to a bucket, so that few programs are ever compiled."""
+    """images (V, S, S, 3) uint8, sizes (V, 2), mask (V,): padded to a few sizes, so that few programs are compiled."""
 
     images: np.ndarray
     sizes: np.ndarray

@@ -29,8 +29,8 @@ class Reprojection:
     """Where the fit puts the face in every view.
 
     vertices:     (V, P, 3) crop pixels, image frame, z towards the camera.
-    error:        (V,) mean distance of fitted to detected points over the detected outer-eye distance in the image: those
-                  of the 68 iBUG points 17-67 that are visible; fitted points as the detector would report them.
+    error:        (V,) mean distance of fitted to detected points over the detected outer-eye distance in the image:
+                  those of the 68 iBUG points 17-67 that are visible; fitted points as the detector would report them.
     plain_error:  (V,) likewise for the head's own 68 points, without the detector's measured habits.
     """
 

@@ -85,7 +85,7 @@ def to_uint8(image) -> np.ndarray:
 def encode_image(image, kind: str = "PNG", quality: int = 88) -> bytes:
     """(H, W, 3) or (H, W) sRGB, uint8 or float in [0, 1] -> the bytes of a PNG, JPEG or WEBP file."""
     pil_image = optional_import("PIL.Image", "Encoding pictures")
-    options = {"optimize": True} if kind == "PNG" else {"quality": quality}
+    options = {"compress_level": 5} if kind == "PNG" else {"quality": quality}
     buffer = io.BytesIO()
     pil_image.fromarray(to_uint8(image)).save(buffer, kind, **options)
     return buffer.getvalue()

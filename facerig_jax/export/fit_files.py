@@ -170,15 +170,18 @@ def _report_view(result: Result, number: int) -> ReportView:
         "Camera distance": f"{distance:.1f} m" if distance < 20 else "far",
         "Photo": f"{photo.original_size[1]} x {photo.original_size[0]} px",
     }
-    return ReportView(photo.name, describe(status), status == OK, facts, **result.pictures[number])
+    pictures = dict(result.pictures[number])
+    pictures["input"] = pictures.pop("landmarks")
+    return ReportView(photo.name, describe(status), status == OK, facts, **pictures)
 
 
 def _summary(result: Result) -> dict[str, str]:
     used = np.array(result.used)
+    error = result.error[used]
     seconds = result.record["seconds"]
     rows = {
         "Photos used": f"{used.sum()} of {len(used)}",
-        "Reprojection error": f"{100 * result.error[used].mean():.2f} % (largest {100 * result.error[used].max():.2f} %)",
+        "Reprojection error": f"{100 * error.mean():.2f} % (largest {100 * error.max():.2f} %)",
     }
     for name, values in energies(result.fit.trace).items():
         rows[f"Energy, {name}"] = f"{values[0]:.4g} → {values[-1]:.4g}"

@@ -39,8 +39,12 @@ DEPTH_WINDOW, DEPTH_ZOOM = 1.5, 2
 DEPTH_TOLERANCE, EDGE, STEP = 2.0, 7, 14.0
 # Shading below this share of the view's mean is not trusted to divide by.
 MIN_SHADING = 0.3
-# Outside the face region, log colours this far from the rig's albedo (hair, cloth, background) lose their weight.
-SKIN_DEVIATION = 0.3
+# Towards the border of the face region and beyond, log colours this far from the rig's albedo (hair, cloth, background)
+# lose their weight.
+SKIN_DEVIATION = 0.35
+# How far the colours of one view, averaged over 1 / 8 of the texture, may differ from the rig's albedo: log luminance,
+# log colour. Light varies as slowly over the face; what exceeds these is taken for light that the estimate missed.
+TONE = (0.25, 0.08)
 # A view that is a poor fit counts this much; expressions lose weight by exp(-|code|^2), as folds would be baked in.
 POOR_WEIGHT = 0.02
 # Detail finer than 1 / 64 of the texture comes from the best views: weights to this power.
@@ -166,7 +170,8 @@ def _unwrap_view(head, rig, view: _View, table: UVTable, model, face, skin, crop
     colour = bilinear(photo, where) / jnp.maximum(shading, _TINY)
     colour = colour * _gain(colour, model, seen * (face > 0.5) * (facing[..., 0] > high))
     weight = _feather(seen, skin) * jnp.clip((facing[..., 0] - low) / (high - low), 0, 1) ** 2
-    return colour, weight * _skin_likeness(colour, model, face, seen)
+    weight = weight * _skin_likeness(colour, model, face, seen)
+    return colour * _relight(colour, model, weight), weight
 
 
 def _seen(head, posed, zoomed, crop_size: int) -> jax.Array:
@@ -212,6 +217,23 @@ def _gain(colour, model, mask) -> jax.Array:
     return jnp.exp(jnp.nan_to_num(jnp.nanmedian(ratio, (0, 1), keepdims=True)))
 
 
+def _relight(colour, model, weight) -> jax.Array:
+    """(S, S, 3) slowly varying factor that keeps the tone of a view near the rig's albedo, see TONE."""
+    block = colour.shape[0] // 8
+    tone = _coarse(_log_ratio(colour, model), weight, block)
+    return jnp.exp(_limit(tone, TONE) - tone)
+
+
+def _limit(tone, limits) -> jax.Array:
+    """Log RGB (..., 3), with its mean and its rest softly limited."""
+    grey = jnp.mean(tone, -1, keepdims=True)
+    return limits[0] * jnp.tanh(grey / limits[0]) + limits[1] * jnp.tanh((tone - grey) / limits[1])
+
+
+def _log_ratio(colour, model) -> jax.Array:
+    return jnp.log(jnp.maximum(colour, 1e-3)) - jnp.log(jnp.maximum(model, 1e-3))
+
+
 def _feather(seen, skin) -> jax.Array:
     """Visibility in [0, 1] that falls smoothly to 0 inside its border (the layout's own border does not count)."""
     reach = max(1, seen.shape[0] // 256)
@@ -223,16 +245,16 @@ def _feather(seen, skin) -> jax.Array:
 
 
 def _skin_likeness(colour, model, face, seen) -> jax.Array:
-    """(S, S) weight in [0, 1]: 1 in the face region, elsewhere how much the colours around look like this skin."""
-    block = colour.shape[0] // 64
-    gap = jnp.log(jnp.maximum(colour, 1e-3)) - jnp.log(jnp.maximum(model, 1e-3))
-    distance = _coarse(jnp.sum(gap**2, -1, keepdims=True), seen, block)[..., 0] / SKIN_DEVIATION**2
-    region = _coarse(face[..., None], jnp.ones_like(face), block)[..., 0]
-    return region + (1 - region) * jnp.exp(-0.5 * distance)
+    """(S, S) weight in [0, 1]: 1 deep in the face region, elsewhere how much the colours around look like this skin."""
+    gap = jnp.sum(_log_ratio(colour, model) ** 2, -1, keepdims=True)
+    distance = _coarse(gap, seen, colour.shape[0] // 64)[..., 0] / SKIN_DEVIATION**2
+    deep = _coarse(face[..., None], jnp.ones_like(face), colour.shape[0] // 8)[..., 0]
+    deep = _smoothstep((deep - 0.6) / 0.35)
+    return deep + (1 - deep) * jnp.exp(-0.5 * distance**2)
 
 
 def _accumulate(total, colour, weight, trust):
-    """Adds one view to the running sums (coarse, fine) of (S, S, 4) weighted colour and weight, and to the best weight."""
+    """Adds one view to the sums (coarse, fine) of (S, S, 4) weighted colour and weight, and to the best weight."""
     coarse, fine, best = total
     base = _coarse(colour, (weight > 0).astype(jnp.float32), colour.shape[0] // 64)
     wide, sharp = (weight * trust)[..., None], ((weight * trust)[..., None]) ** DETAIL_POWER
@@ -243,9 +265,7 @@ def _accumulate(total, colour, weight, trust):
 
 def _complete(observed, confidence, model, skin) -> jax.Array:
     """Observed colours where they are sure, elsewhere the model's, toned as the nearest observed ones are."""
-    tone = jnp.log(jnp.maximum(observed, 1e-3)) - jnp.log(jnp.maximum(model, 1e-3))
-    tone = _coarse(jnp.clip(tone, -0.7, 0.7), confidence * skin, observed.shape[0] // 64)
-    tone = _fill(tone, _coarse(confidence[..., None], skin, observed.shape[0] // 64)[..., 0] * skin)
+    tone = _limit(_coarse(_log_ratio(observed, model), confidence, observed.shape[0] // 8), TONE)
     toned = jnp.where(skin[..., None] > 0, model * jnp.exp(tone), model)
     return jnp.clip(confidence[..., None] * observed + (1 - confidence[..., None]) * toned, 0, 1)
 

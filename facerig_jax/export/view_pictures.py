@@ -1,4 +1,4 @@
-"""What a fit looks like: each photo beside its overlay, shaded geometry, albedo, lighting and residual; the rig in motion."""
+"""What a fit looks like: each photo with its overlay, geometry, albedo, lighting and residual; the rig in motion."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def view_pictures(
       crop_size: side of the crop that the poses refer to, px.
 
     Returns:
-      per view name -> (size, size, 3) uint8: 'input', 'overlay', 'geometry', 'albedo', 'lighting', 'residual' (of
-      linear_to_srgb differences, see RESIDUAL_SCALE).
+      per view name -> (size, size, 3) uint8: 'input', 'landmarks' (the detected ones on the input), 'overlay',
+      'geometry', 'albedo', 'lighting', 'residual' (mean absolute sRGB difference, see RESIDUAL_SCALE).
     """
     drawn = jax.tree.map(np.asarray, _draw(head, rig, views, jnp.asarray(photos), size, crop_size))
     landmarks = _to_picture(np.asarray(to_crop(views.landmarks, views.crop)), size / crop_size)
@@ -63,9 +63,9 @@ def view_pictures(
 
 
 def _finish(drawn: dict[str, np.ndarray], number: int, landmarks) -> dict[str, np.ndarray]:
-    """The pictures of one view: dots on the overlay, colours on the residual."""
+    """The pictures of one view: detected landmarks as dots, the residual as colours."""
     pictures = {name: images[number] for name, images in drawn.items() if name not in ("difference", "mask")}
-    pictures["overlay"] = draw_points(pictures["overlay"], landmarks, radius=0.6, outline=False)
+    pictures["landmarks"] = draw_points(pictures["input"], landmarks, radius=0.8, outline=False)
     pictures["residual"] = heat_map(drawn["difference"][number], RESIDUAL_SCALE, drawn["mask"][number] > 0.99)
     return pictures
 
