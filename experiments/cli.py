@@ -29,7 +29,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def guard(main: Callable[[], None]) -> int:
-    """Runs `main` and returns the exit code: 0, or 1 after one sentence on stderr."""
+    """Runs `main` and returns the exit code: 0, or 1 after one sentence on stderr ($FACERIG_DEBUG=1: a traceback)."""
     from facerig_jax.data.photos import InputError
     from facerig_jax.export.files import WriteError
 
@@ -38,6 +38,8 @@ def guard(main: Callable[[], None]) -> int:
         main()
         return 0
     except (InputError, WriteError, UserError, ImportError, ValueError) as error:
+        if os.environ.get("FACERIG_DEBUG"):
+            raise
         return fail(str(error))
     except KeyboardInterrupt:
         return fail("Interrupted.", 130)
@@ -62,9 +64,14 @@ def cache_folder() -> Path:
 
 
 def use_compilation_cache() -> None:
-    """Keeps every compiled program on disk, however small; without a writable folder the cache stays off."""
+    """Keeps every compiled program on disk, however small; a cache set up by JAX's own means stays as it is.
+
+    Without a writable folder there is no cache.
+    """
     import jax
 
+    if jax.config.jax_compilation_cache_dir:
+        return
     folder = cache_folder()
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)

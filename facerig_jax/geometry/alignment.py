@@ -35,11 +35,11 @@ def similarity(source: jax.Array, target: jax.Array, weight: jax.Array | None = 
     weight = jnp.ones(source.shape[0], source.dtype) if weight is None else weight.astype(source.dtype)
     weight = (weight / jnp.maximum(weight.sum(), 1e-12))[:, None]
     source_mean, target_mean = jnp.sum(weight * source, 0), jnp.sum(weight * target, 0)
-    centred = source - source_mean
-    covariance = jnp.matmul(((target - target_mean) * weight).T, centred, precision=HIGHEST)
+    centred = source - source_mean[None]
+    covariance = jnp.matmul(((target - target_mean[None]) * weight).T, centred, precision=HIGHEST)
     u, singular, vt = jnp.linalg.svd(covariance)
     sign = jnp.ones(3, source.dtype).at[2].set(jnp.sign(jnp.linalg.det(u) * jnp.linalg.det(vt)))
-    rotation = jnp.matmul(u * sign, vt, precision=HIGHEST)
+    rotation = jnp.matmul(u * sign[None], vt, precision=HIGHEST)
     spread = jnp.maximum(jnp.sum(weight * centred**2), 1e-12)
     scale = jnp.sum(singular * sign) / spread if with_scale else jnp.ones((), source.dtype)
     return Similarity(scale, rotation, target_mean - scale * jnp.matmul(rotation, source_mean, precision=HIGHEST))
