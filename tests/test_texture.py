@@ -119,7 +119,7 @@ def test_unseen_skin_keeps_the_rigs_albedo_in_tone(head):
     hidden = (np.asarray(facing).max(0) <= 0) & (np.asarray(head.part) == 0)
     gap = np.abs(got - np.log(np.asarray(rig.albedo) + 1e-3))[hidden]
     assert hidden.sum() > 1000
-    assert np.quantile(gap, 0.95) < sum(module.TONE)
+    assert np.quantile(gap, 0.95) < 1.1 * module.TONE
 
 
 def test_texels_follow_the_image_file_convention(head):

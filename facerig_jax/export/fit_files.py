@@ -130,7 +130,8 @@ def gallery(result: Result, cell: int = 224) -> np.ndarray:
     n_frames = len(result.turntable)
     turns = [round(n_frames * k / columns) % n_frames for k in range(columns)]
     row((result.turntable[k] for k in turns), [f"rig, {360 * k // n_frames}°" for k in turns])
-    row(result.expressions.values(), result.expressions)
+    moved = dict(list(result.expressions.items())[: max(1, len(result.expressions) // columns) * columns])
+    row(moved.values(), moved)
     return grid(cells, columns, labels, cell)
 
 

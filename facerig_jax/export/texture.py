@@ -42,9 +42,9 @@ MIN_SHADING = 0.3
 # Towards the border of the face region and beyond, log colours this far from the rig's albedo (hair, cloth, background)
 # lose their weight.
 SKIN_DEVIATION = 0.35
-# How far the colours of one view, averaged over 1 / 8 of the texture, may differ from the rig's albedo: log luminance,
-# log colour. Light varies as slowly over the face; what exceeds these is taken for light that the estimate missed.
-TONE = (0.25, 0.08)
+# How far the colours of one view may differ from the rig's albedo: log luminance over 1 / 8 of the texture, log
+# colour over 1 / 16. Light varies as slowly over the face; what exceeds these is taken for light that was missed.
+TONE, TINT = 0.2, 0.06
 # A view that is a poor fit counts this much; expressions lose weight by exp(-|code|^2), as folds would be baked in.
 POOR_WEIGHT = 0.02
 # Detail finer than 1 / 64 of the texture comes from the best views: weights to this power.
@@ -218,16 +218,16 @@ def _gain(colour, model, mask) -> jax.Array:
 
 
 def _relight(colour, model, weight) -> jax.Array:
-    """(S, S, 3) slowly varying factor that keeps the tone of a view near the rig's albedo, see TONE."""
-    block = colour.shape[0] // 8
-    tone = _coarse(_log_ratio(colour, model), weight, block)
-    return jnp.exp(_limit(tone, TONE) - tone)
+    """(S, S, 3) slowly varying factor that keeps the tone of a view near the rig's albedo, see TONE and TINT."""
+    size, ratio = colour.shape[0], _log_ratio(colour, model)
+    grey = jnp.mean(ratio, -1, keepdims=True)
+    tint = _excess(_coarse(ratio - grey, weight, size // 16), TINT)
+    return jnp.exp(-tint - _excess(_coarse(grey, weight, size // 8), TONE))
 
 
-def _limit(tone, limits) -> jax.Array:
-    """Log RGB (..., 3), with its mean and its rest softly limited."""
-    grey = jnp.mean(tone, -1, keepdims=True)
-    return limits[0] * jnp.tanh(grey / limits[0]) + limits[1] * jnp.tanh((tone - grey) / limits[1])
+def _excess(values, limit: float) -> jax.Array:
+    """What `values` have beyond a soft limit."""
+    return values - limit * jnp.tanh(values / limit)
 
 
 def _log_ratio(colour, model) -> jax.Array:
@@ -265,7 +265,8 @@ def _accumulate(total, colour, weight, trust):
 
 def _complete(observed, confidence, model, skin) -> jax.Array:
     """Observed colours where they are sure, elsewhere the model's, toned as the nearest observed ones are."""
-    tone = _limit(_coarse(_log_ratio(observed, model), confidence, observed.shape[0] // 8), TONE)
+    tone = _coarse(_log_ratio(observed, model), confidence, observed.shape[0] // 8)
+    tone = tone - _excess(tone, TONE)
     toned = jnp.where(skin[..., None] > 0, model * jnp.exp(tone), model)
     return jnp.clip(confidence[..., None] * observed + (1 - confidence[..., None]) * toned, 0, 1)
 

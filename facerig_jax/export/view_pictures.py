@@ -122,15 +122,24 @@ def rig_pictures(head: HeadModel, rig: Rig, texture, n_frames: int = 24, size: i
       frames (n_frames, size, size, 3) uint8, and name -> (size, size, 3) uint8 for the EXPRESSIONS the rig knows.
     """
     colours = textured_colours(head, rig, texture)
+    soft = _soft_light(rig.neutral, head.faces)
     codes = expression_codes(rig)
-    frames = turntable(rig.neutral, head.faces, colours, n_frames, size)
+    frames = turntable(rig.neutral, head.faces, colours * soft, n_frames, size)
     moved = np.tensordot(np.stack(list(codes.values())), np.asarray(rig.expression_basis), 1) if codes else []
     neutral = np.asarray(rig.neutral)
-    strip = {
-        name: turntable(neutral + offset, head.faces, colours, 1, size)[0]
-        for name, offset in zip(codes, moved, strict=True)
-    }
+    strip = {}
+    for name, offset in zip(codes, moved, strict=True):
+        lit = colours * _soft_light(neutral + offset, head.faces)
+        strip[name] = turntable(neutral + offset, head.faces, lit, 1, size)[0]
     return frames, strip
+
+
+@jax.jit
+def _soft_light(vertices, faces) -> jax.Array:
+    """(P, 1) soft light from the front and above that turns with the head."""
+    normals = vertex_normals(jnp.asarray(vertices), faces)
+    front = jnp.maximum(jnp.matmul(normals, jnp.array([0.25, 0.35, 0.9]), precision=HIGHEST), 0)
+    return (0.45 + 0.15 * normals[:, 1] + 0.45 * front)[:, None]
 
 
 def textured_colours(head: HeadModel, rig: Rig, texture) -> jax.Array:
