@@ -351,6 +351,8 @@ def test_unusable_folders_are_refused_in_one_sentence(content, wanted, tmp_path,
         ({"max_photos": 9}, "1 to 8"),
         ({"images": ""}, "--images is missing"),
         ({"images": "/no/such/folder"}, "does not exist"),
+        ({"out": BUNDLED[0]}, "is a file"),
+        ({"out": BUNDLED[0] / "out"}, "cannot be created"),
     ],
 )
 def test_flags_are_refused_in_one_sentence(others, wanted, tmp_path, capsys):

@@ -20,9 +20,13 @@ def check_folder(path, overwrite: bool = False) -> None:
     """Refuses a folder that must not be replaced.
 
     Raises:
-      WriteError: `path` is a file, or a folder with other things than an earlier fit in it while `overwrite` is off.
+      WriteError: `path` is a file, cannot be created, or is a folder with other things than an earlier fit in it while
+        `overwrite` is off.
     """
     path = Path(path)
+    parent = next(folder for folder in Path(os.path.abspath(path)).parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise WriteError(f"{path} cannot be created: {parent} is not a folder that may be written to.")
     if path.exists() and not path.is_dir():
         raise WriteError(f"{path} is a file; give a folder that does not exist yet, or an earlier fit's.")
     if path.is_dir() and any(path.iterdir()) and not overwrite and _written_by_us(path) is None:

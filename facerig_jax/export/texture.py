@@ -42,6 +42,7 @@ MIN_SHADING = 0.3
 # Towards the border of the face region and beyond, log colours this far from the rig's albedo (hair, cloth, background)
 # lose their weight.
 SKIN_DEVIATION = 0.35
+FEATURES = ("brows", "eyelids", "eyes", "nose", "lips")
 # How far the colours of one view may differ from the rig's albedo: log luminance over 1 / 8 of the texture, log
 # colour over 1 / 16. Light varies as slowly over the face; what exceeds these is taken for light that was missed.
 TONE, TINT = 0.2, 0.06
@@ -129,13 +130,14 @@ def _unwrap(head: HeadModel, rig: Rig, views: Views, photos, sizes, size: int, c
         skin = (table.covered & (jnp.asarray(head.part)[table.vertices[..., 0]] == 0)).astype(jnp.float32)
         model = vertex_to_uv(rig.albedo, table)
         face = vertex_to_uv(jnp.asarray(head.face_mask)[:, None], table)[..., 0]
+        features = vertex_to_uv(_features(head), table)[..., 0]
     trust = jnp.exp(-jnp.sum(views.expression**2, -1)) + _TINY
     trust = trust * jnp.select([views.status == codes.OK, views.status == codes.POOR_FIT], [1.0, POOR_WEIGHT], 0.0)
     stack = _View(views.pose, views.inverse_distance, views.expression, views.light, views.crop, photos, sizes, trust)
 
     def add(total, view):
         def seen(total):
-            colour, weight = _unwrap_view(head, rig, view, table, model, face, skin, crop_size)
+            colour, weight = _unwrap_view(head, rig, view, table, model, face, features, skin, crop_size)
             return _accumulate(total, colour, weight, view.trust)
 
         return jax.lax.cond(view.trust > 0, seen, lambda total: total, total), None
@@ -150,7 +152,7 @@ def _unwrap(head: HeadModel, rig: Rig, views: Views, photos, sizes, size: int, c
         return to_uint8(_fill(texture, table.covered.astype(jnp.float32))), confidence
 
 
-def _unwrap_view(head, rig, view: _View, table: UVTable, model, face, skin, crop_size: int):
+def _unwrap_view(head, rig, view: _View, table: UVTable, model, face, features, skin, crop_size: int):
     """Albedo (S, S, 3) seen by one view, at the exposure of the rig's, and weight (S, S) in [0, 1]."""
     verts = rig.neutral + jnp.tensordot(view.expression, rig.expression_basis, 1, precision=HIGHEST)
     posed = to_image(project(verts, view.pose, view.inverse_distance), crop_size, crop_size)
@@ -170,7 +172,7 @@ def _unwrap_view(head, rig, view: _View, table: UVTable, model, face, skin, crop
     colour = bilinear(photo, where) / jnp.maximum(shading, _TINY)
     colour = colour * _gain(colour, model, seen * (face > 0.5) * (facing[..., 0] > high))
     weight = _feather(seen, skin) * jnp.clip((facing[..., 0] - low) / (high - low), 0, 1) ** 2
-    weight = weight * _skin_likeness(colour, model, face, seen)
+    weight = weight * _skin_likeness(colour, model, face, features, seen)
     return colour * _relight(colour, model, weight), weight
 
 
@@ -244,13 +246,19 @@ def _feather(seen, skin) -> jax.Array:
     return smooth
 
 
-def _skin_likeness(colour, model, face, seen) -> jax.Array:
-    """(S, S) weight in [0, 1]: 1 deep in the face region, elsewhere how much the colours around look like this skin."""
+def _features(head: HeadModel) -> jax.Array:
+    """(P, 1) in [0, 1]: the parts of the face that need not look like skin, where the head knows them."""
+    named = [jnp.asarray(head.regions[name]) for name in FEATURES if name in head.regions]
+    return functools.reduce(jnp.maximum, named, jnp.zeros(head.mean.shape[0]))[:, None]
+
+
+def _skin_likeness(colour, model, face, features, seen) -> jax.Array:
+    """(S, S) weight in [0, 1]: 1 on features and deep in the face, elsewhere the colours' likeness to skin."""
     gap = jnp.sum(_log_ratio(colour, model) ** 2, -1, keepdims=True)
     distance = _coarse(gap, seen, colour.shape[0] // 64)[..., 0] / SKIN_DEVIATION**2
-    deep = _coarse(face[..., None], jnp.ones_like(face), colour.shape[0] // 8)[..., 0]
-    deep = _smoothstep((deep - 0.6) / 0.35)
-    return deep + (1 - deep) * jnp.exp(-0.5 * distance**2)
+    deep = _coarse(face[..., None], jnp.ones_like(face), colour.shape[0] // 4)[..., 0]
+    sure = jnp.maximum(_smoothstep((deep - 0.6) / 0.35), features)
+    return sure + (1 - sure) * jnp.exp(-0.5 * distance**2)
 
 
 def _accumulate(total, colour, weight, trust):
