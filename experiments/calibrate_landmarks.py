@@ -7,21 +7,23 @@ facerig_jax/head/assets/landmark_calibration.npz, which `load_head` reads.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
-from facerig_jax import load
 from facerig_jax.data.synthetic import HARD, make_subject
-from facerig_jax.detect import detect
+from facerig_jax.detect import detect, load_detector
+from facerig_jax.evaluate.surface import closest_points
 from facerig_jax.export.files import atomic_write
 from facerig_jax.geometry.camera import project, to_image
 from facerig_jax.geometry.rotation import euler_to_matrix
-from facerig_jax.head.calibrate import Renders, fit_calibration
-from facerig_jax.head.load import ASSETS, CALIBRATION_FILE
+from facerig_jax.head.calibrate import Renders, fit_calibration, move_points
+from facerig_jax.head.load import ASSETS, CALIBRATION_FILE, EMBEDDED, load_head
 from facerig_jax.head.model import landmark_positions
+from facerig_jax.types import HeadModel, LandmarkEmbedding
 
 _SUBJECTS = flags.DEFINE_integer("subjects", 1500, "How many synthetic people, two renders each.", lower_bound=50)
 _OUT = flags.DEFINE_string("out", str(ASSETS / CALIBRATION_FILE), "The .npz file to write.")
@@ -43,10 +45,14 @@ def render_and_detect(head, detector, index):
     return residual, found.found, subject.pose, subject.identity, subject.expression
 
 
+def uncalibrated_head() -> HeadModel:
+    """The embedded head as it was built: the points before any calibration."""
+    return load_head(ASSETS / EMBEDDED["makehuman"])
+
+
 def collect(n_subjects: int) -> Renders:
     """Renders of subjects 0 .. n_subjects - 1, failed detections left out."""
-    params, head = load()
-    head, detector = jax.tree.map(jnp.asarray, (head.replace(dense_calibration=None), params["detector"]))
+    head, detector = jax.tree.map(jnp.asarray, (uncalibrated_head(), load_detector()))
     rows = []
     for index in range(n_subjects):
         residual, found, pose, identity, expression = jax.tree.map(np.asarray, render_and_detect(head, detector, index))
@@ -62,17 +68,31 @@ def collect(n_subjects: int) -> Renders:
 
 def main(_) -> None:
     """Collects, fits, reports and writes."""
+    head = uncalibrated_head()
     renders = collect(_SUBJECTS.value)
-    calibration = fit_calibration(renders)
-    trusted = load()[1].landmarks_dense.weight > 0
+    habits = fit_calibration(renders)
+    trusted = head.landmarks_dense.weight > 0
     before = np.linalg.norm(renders.residual[:, trusted], axis=-1).mean()
-    after = np.sqrt((calibration.deviation[trusted] ** 2 + (calibration.common[:, trusted] ** 2).mean(-1).sum(0)).mean())
+    after = np.sqrt((habits.deviation[trusted] ** 2 + (habits.common[:, trusted] ** 2).mean(-1).sum(0)).mean())
     logging.info("points miss by %.2f mm; after calibration %.2f mm rms per axis", before, after)
+    points, habits = move_points(head, habits, functools.partial(closest_on_skin, head))
+    arrays = {field.name: getattr(habits, field.name).astype(np.float16) for field in dataclasses.fields(habits)}
     with atomic_write(_OUT.value) as file:
-        np.savez_compressed(
-            file, **{f.name: getattr(calibration, f.name).astype(np.float16) for f in dataclasses.fields(calibration)}
-        )
-    logging.info("wrote %s", _OUT.value)
+        np.savez_compressed(file, triangle=points.triangle, barycentric=points.barycentric, **arrays)
+    logging.info("wrote %s; on average points moved by %.2f mm", _OUT.value, move_size(head, points)[trusted].mean())
+
+
+def closest_on_skin(head: HeadModel, points: np.ndarray):
+    """The closest points (n, 3) of the mean head's skin and their triangles' vertices (n, 3)."""
+    skin = head.faces[(head.part[head.faces] == 0).all(1)]
+    _, closest, triangle = closest_points(points, head.mean, skin)
+    return closest, skin[triangle]
+
+
+def move_size(head: HeadModel, points: LandmarkEmbedding) -> np.ndarray:
+    """(L,) mm between the points' old and new places on the mean face."""
+    places = (np.asarray(landmark_positions(embedding, head.mean)) for embedding in (head.landmarks_dense, points))
+    return np.linalg.norm(np.subtract(*places), axis=-1)
 
 
 if __name__ == "__main__":

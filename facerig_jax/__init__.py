@@ -1,14 +1,18 @@
 """facerig_jax: a riggable 3D face from ordinary photos, in JAX.
 
-    fit = facerig_jax.fit_rig(images)                          # (V, H, W, 3) photos of one person
-    vertices, albedo = facerig_jax.apply_rig(fit.rig, code)    # (..., K) -> (..., P, 3) each
+fit = facerig_jax.fit_rig(images)                          # (V, H, W, 3) photos of one person
+vertices, albedo = facerig_jax.apply_rig(fit.rig, code)    # (..., K) -> (..., P, 3) each
 """
 
-from facerig_jax.api import apply_rig, fit_rig, load
-from facerig_jax.config import FitConfig, Hyper
-from facerig_jax.head import load_head
-from facerig_jax.solve.status import describe
-from facerig_jax.types import Fit, HeadModel, Rig, Views
+from facerig_jax.platform import avoid_cpu_deadlock
+
+avoid_cpu_deadlock()  # before anything below can start a JAX backend
+
+from facerig_jax.api import apply_rig, fit_rig, load  # noqa: E402
+from facerig_jax.config import FitConfig, Hyper  # noqa: E402
+from facerig_jax.head import load_head  # noqa: E402
+from facerig_jax.solve.status import describe  # noqa: E402
+from facerig_jax.types import Fit, HeadModel, Rig, Views  # noqa: E402
 
 __all__ = [
     "Fit",

@@ -16,7 +16,8 @@ class FitConfig:
     crop_size:         side in pixels of the square face crop that the solver works on.
     crop_margin:       side of the crop over the larger side of the landmarks' box.
     landmarks:         'dense' (the detector's 468 points on the head's trusted ones) or '68' (iBUG points with the contour rule).
-    landmark_steps:    Levenberg-Marquardt steps on landmarks alone.
+    landmark_steps:    Levenberg-Marquardt steps on landmarks alone, before the photometric stages.
+    expression_steps:  steps on pose and expression alone, after them.
     blur:              Gaussian blur of the crops in pixels, one photometric stage each, coarse to fine; () stops after the
                        landmarks.
     photometric_steps: steps on landmarks and colours in each of these stages.
@@ -26,7 +27,8 @@ class FitConfig:
     crop_size: int = 256
     crop_margin: float = 1.35
     landmarks: str = "dense"
-    landmark_steps: int = 12
+    landmark_steps: int = 8
+    expression_steps: int = 5
     blur: tuple[float, ...] = (4.0, 1.5)
     photometric_steps: int = 5
     max_points: int = 2000
@@ -37,12 +39,14 @@ class Hyper:
     """Traced settings: the assumed standard deviations (what a Gauss-Newton step weighs residuals by) and damping.
 
     landmark_mm:       noise of a detected point: mm on the face, or relative to the measured one where the head is calibrated.
-    landmark_common:   noise that points share, relative to the measured one.
+    landmark_common:   noise that points share, relative to the measured one, while the identity is unknown.
+    tracking_common:   the same, once only pose and expression are fitted.
     expression:        expression weights around 0.
     expression_bound:  how far a weight may leave [0, 1].
     inverse_distance_mean, inverse_distance: prior of 1 / distance in 1 / mm.
     colour:            colour noise relative to the view's mean brightness.
     albedo_detail:     per-vertex albedo detail beyond the basis, relative.
+    feature_detail:    what brows, lids and lips add to it.
     colour_count:      how many neighbouring colour residuals share one independent error.
     colour_robust:     residual, in units of `colour`, beyond which a vertex loses influence.
     light:             SH coefficients above the constant one, relative to it.
@@ -50,14 +54,16 @@ class Hyper:
     damping:           starting Levenberg-Marquardt damping.
     """
 
-    landmark_mm: jax.Array | float = 1.5
+    landmark_mm: jax.Array | float = 1.0
     landmark_common: jax.Array | float = 1.0
-    expression: jax.Array | float = 0.25
+    tracking_common: jax.Array | float = 0.2
+    expression: jax.Array | float = 0.15
     expression_bound: jax.Array | float = 0.03
     inverse_distance_mean: jax.Array | float = 1e-3
     inverse_distance: jax.Array | float = 6e-4
     colour: jax.Array | float = 0.06
     albedo_detail: jax.Array | float = 0.12
+    feature_detail: jax.Array | float = 0.8
     colour_count: jax.Array | float = 15.0
     colour_robust: jax.Array | float = 3.0
     light: jax.Array | float = 0.6

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import facerig_jax  # noqa: F401  first: it sets XLA flags that jax reads when it starts
 import jax
 import numpy as np
 import pytest

@@ -118,16 +118,40 @@ def smooth_displacement(key, head: HeadModel, n_bumps: int = 60) -> jax.Array:
     return field / rms
 
 
+# ARKit shapes that no face makes together: where both are drawn, the second is dropped.
+CONFLICTS = (
+    ("mouthSmile", "mouthFrown"), ("mouthSmile", "mouthPucker"), ("mouthSmile", "mouthFunnel"),
+    ("mouthFunnel", "mouthRollLower"), ("mouthFunnel", "mouthRollUpper"), ("mouthPucker", "mouthStretch"),
+    ("mouthPress", "mouthUpperUp"), ("mouthPress", "mouthLowerDown"), ("mouthPress", "mouthFunnel"),
+    ("jawLeft", "jawRight"), ("mouthLeft", "mouthRight"), ("cheekPuff", "jawOpen"),
+    ("eyeBlink", "eyeWide"), ("eyeSquint", "eyeWide"), ("eyeLookUp", "eyeLookDown"), ("eyeLookIn", "eyeLookOut"),
+    ("browDown", "browInnerUp"), ("browDown", "browOuterUp"),
+)  # fmt: skip
+# Shapes that only make sense on an open jaw: they are limited by jawOpen's weight.
+NEED_OPEN_JAW = ("mouthClose", "tongueOut")
+
+
 def random_expression(key, head: HeadModel, chance: float) -> jax.Array:
-    """(E,) sparse blendshape weights in [0, 1]; left and right usually move together."""
+    """(E,) sparse blendshape weights in [0, 1]; left and right usually move together, and no impossible pairs."""
     active_key, amount_key, side_key = jax.random.split(key, 3)
-    names = [name.replace("Left", "").replace("Right", "") for name in head.expression_names]
-    group = jnp.array([names.index(name) for name in names])
-    n = len(names)
+    names, n = head.expression_names, len(head.expression_names)
+    stems = [name if name in ("jawLeft", "jawRight", "mouthLeft", "mouthRight") else _stem(name) for name in names]
+    group = jnp.array([stems.index(stem) for stem in stems])
     active = (jax.random.uniform(active_key, (n,)) < chance)[group]
     amount = jax.random.beta(amount_key, 1.5, 2.0, (n,))[group]
     asymmetry = 1 - 0.5 * jax.random.uniform(side_key, (n,)) ** 2
-    return jnp.where(active, amount * asymmetry, 0.0)
+    weight = jnp.where(active, amount * asymmetry, 0.0)
+    for kept, dropped in CONFLICTS:
+        if kept in stems and dropped in stems:
+            second = jnp.array([stem == dropped for stem in stems])
+            weight = jnp.where(second & (weight[stems.index(kept)] > 0), 0.0, weight)
+    limited = jnp.array([name in NEED_OPEN_JAW for name in names])
+    jaw = weight[names.index("jawOpen")] if "jawOpen" in names else 1.0
+    return jnp.where(limited, jnp.minimum(weight, 0.9 * jaw), weight)
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix("Left").removesuffix("Right")
 
 
 def random_light(key, brightness: float = 1.0):

@@ -20,7 +20,9 @@ class Similarity:
         return self.scale * jnp.matmul(points, self.rotation.T, precision=HIGHEST) + self.translation
 
 
-def similarity(source: jax.Array, target: jax.Array, weight: jax.Array | None = None, with_scale: bool = True) -> Similarity:
+def similarity(
+    source: jax.Array, target: jax.Array, weight: jax.Array | None = None, with_scale: bool = True
+) -> Similarity:
     """The weighted least-squares similarity (no reflection) that takes source to target.
 
     Args:

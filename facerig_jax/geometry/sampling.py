@@ -29,7 +29,8 @@ def bilinear(image: jax.Array, points: jax.Array) -> jax.Array:
     """
     height, width, _ = image.shape
     return sum(
-        image[row, col] * weight[..., None] for row, col, weight in _corners(height, width, points[..., 0], points[..., 1])
+        image[row, col] * weight[..., None]
+        for row, col, weight in _corners(height, width, points[..., 0], points[..., 1])
     )
 
 

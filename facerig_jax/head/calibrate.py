@@ -1,10 +1,12 @@
 """Fits how a landmark net's points differ from a head's embedding (types.LandmarkCalibration), from renders."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
-from facerig_jax.types import LandmarkCalibration
+from facerig_jax.head.model import landmark_positions
+from facerig_jax.types import HeadModel, LandmarkCalibration, LandmarkEmbedding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,46 @@ def fit_calibration(renders: Renders, n_identity: int = 30, n_common: int = 40) 
     by_code = offsets.reshape(3, codes.shape[1], n_points).transpose(1, 2, 0)
     deviation, common = factor_noise(_turn_back(left, renders.roll), n_common)
     return LandmarkCalibration(by_code[0], by_code[1 : 1 + n_identity], by_code[1 + n_identity :], deviation, common)
+
+
+def move_points(head: HeadModel, habits: LandmarkCalibration, surface: Callable) -> tuple:
+    """Moves trusted points to where the net sees them on the mean face; the calibration keeps only what is left.
+
+    Args:
+      head: the model, with the embedding that `habits` was measured for.
+      habits: its calibration.
+      surface: (n, 3) points -> closest points (n, 3) on the mean head's skin, and the vertices of their triangles (n, 3).
+
+    Returns:
+      LandmarkEmbedding and LandmarkCalibration.
+    """
+    old = head.landmarks_dense
+    trusted = np.asarray(old.weight) > 0
+    seen = np.asarray(landmark_positions(old, head.mean)) + habits.offset
+    point, corners = surface(seen)
+    new = LandmarkEmbedding(
+        triangle=np.where(trusted[:, None], corners, old.triangle).astype(np.int32),
+        barycentric=np.where(
+            trusted[:, None], barycentric(point, np.asarray(head.mean)[corners]), old.barycentric
+        ).astype(np.float32),
+        weight=old.weight,
+    )
+
+    def shift(basis):
+        return np.asarray(landmark_positions(old, basis)) - np.asarray(landmark_positions(new, basis))
+
+    return new, habits.replace(
+        offset=habits.offset + shift(head.mean),
+        identity=habits.identity + shift(head.identity_basis[: len(habits.identity)]),
+        expression=habits.expression + shift(head.expression_basis),
+    )
+
+
+def barycentric(point: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """(n, 3) weights of points (n, 3) in the planes of triangles (n, 3 corners, 3)."""
+    edges = np.stack([corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]], -1)
+    second_third = np.einsum("nij,nj->ni", np.linalg.pinv(edges), point - corners[:, 0])
+    return np.concatenate([1 - second_third.sum(1, keepdims=True), second_third], 1)
 
 
 def factor_noise(residual: np.ndarray, n_common: int) -> tuple[np.ndarray, np.ndarray]:

@@ -42,18 +42,21 @@ def load_head(name_or_path: str | Path = "makehuman") -> HeadModel:
     """
     if isinstance(name_or_path, str) and not name_or_path.endswith(".npz"):
         path = ASSETS / EMBEDDED[check_choice("head", name_or_path, EMBEDDED)]
-        return head_from_arrays(_read(path), name=path.stem).replace(dense_calibration=_calibration())
+        return _calibrated(head_from_arrays(_read(path), name=path.stem))
     path = Path(name_or_path)
     return head_from_arrays(_read(path), name=path.stem)
 
 
-def _calibration() -> LandmarkCalibration | None:
-    """The embedded head's landmark calibration; None in a checkout that has not made it yet."""
+def _calibrated(head: HeadModel) -> HeadModel:
+    """The embedded head with its landmark calibration; unchanged in a checkout that has not made one yet."""
     path = ASSETS / CALIBRATION_FILE
     if not path.is_file():
-        return None
+        return head
     with np.load(path, allow_pickle=False) as file:
-        return LandmarkCalibration(**{key: file[key].astype(np.float32) for key in file.files})
+        arrays = {key: file[key] for key in file.files}
+    points = LandmarkEmbedding(arrays.pop("triangle"), arrays.pop("barycentric"), head.landmarks_dense.weight)
+    habits = LandmarkCalibration(**{key: array.astype(np.float32) for key, array in arrays.items()})
+    return head.replace(landmarks_dense=points, dense_calibration=habits)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -23,6 +25,8 @@ from facerig_jax.types import HeadModel
 
 # Vertices seen at a cosine below the first number carry no photometric weight, above the second full weight.
 GRAZING = (0.15, 0.5)
+# Regions whose albedo detail is `Hyper.feature_detail` larger.
+FEATURES = ("brows", "eyelids", "eyes", "lips")
 # Darkest light level (linear RGB) that residuals are divided by.
 MIN_BRIGHTNESS = 0.02
 
@@ -67,7 +71,12 @@ def solve_classical(head: HeadModel, observed: Observed, hyper: Hyper, config: F
         return fit_colours(head, observed, x, hyper, config, blur)
 
     x, colour_trace = jax.lax.scan(stage, x, jnp.array(config.blur))
-    return x, {"landmark_stage": landmark_trace, "photometric_stages": colour_trace}
+    x, tracking_trace = fit_expressions(head, observed, x, hyper, config)
+    return x, {
+        "landmark_stage": landmark_trace,
+        "photometric_stages": colour_trace,
+        "expression_stage": tracking_trace,
+    }
 
 
 def initial(head: HeadModel, observed: Observed, hyper: Hyper) -> Unknowns:
@@ -91,7 +100,7 @@ def initial(head: HeadModel, observed: Observed, hyper: Hyper) -> Unknowns:
     )
 
 
-def _landmark_data(head: HeadModel, observed: Observed, hyper: Hyper) -> terms.LandmarkData:
+def _landmark_data(head: HeadModel, observed: Observed, hyper: Hyper, common=1.0) -> terms.LandmarkData:
     n_points = head.landmarks_dense.weight.shape[0]
     habits = head.dense_calibration
     return terms.LandmarkData(
@@ -99,14 +108,29 @@ def _landmark_data(head: HeadModel, observed: Observed, hyper: Hyper) -> terms.L
         detected=observed.landmarks[..., :2],
         weight=observed.weight * observed.view_mask[:, None] * head.landmarks_dense.weight,
         deviation=hyper.landmark_mm * (jnp.ones(n_points) if habits is None else habits.deviation),
-        common=hyper.landmark_common * (jnp.zeros((1, n_points, 2)) if habits is None else habits.common),
+        common=common * (jnp.zeros((1, n_points, 2)) if habits is None else habits.common),
     )
 
 
 def fit_landmarks(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig):
     """Levenberg-Marquardt on landmarks and priors. Returns Unknowns and the (steps,) energies."""
-    data, size = _landmark_data(head, observed, hyper), observed.image.shape[1]
-    level = jnp.ones(x.n_views)
+    data = _landmark_data(head, observed, hyper, hyper.landmark_common)
+    return _fit_points(data, observed, x, jnp.ones(x.n_views), hyper, config.landmark_steps)
+
+
+def fit_expressions(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig):
+    """Expression and pose of every view on its landmarks, with the identity held: what tracking would do.
+
+    While identity was unknown, a detector's common errors had to be allowed for; now they would only blur the motion.
+    """
+    data = _landmark_data(head, observed, hyper, hyper.tracking_common)
+    moving = jax.tree.map(jnp.zeros_like, x)
+    moving = moving.replace(pose=jnp.ones_like(x.pose), expression=jnp.ones_like(x.expression))
+    return _fit_points(data, observed, x, x.light[:, 0].mean(-1), hyper, config.expression_steps, flatten(moving))
+
+
+def _fit_points(data: terms.LandmarkData, observed: Observed, x: Unknowns, level, hyper: Hyper, n_steps, free=None):
+    size = observed.image.shape[1]
 
     def reweigh(vector):
         return terms.landmark_whitening(unflatten(vector, x), data)
@@ -119,14 +143,14 @@ def fit_landmarks(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper
         at = unflatten(vector, x)
         return terms.landmark_energy(at, data, whiten, size) + terms.prior_normal(at, level, hyper).energy
 
-    vector, _, trace = levenberg_marquardt(reweigh, linearize, energy, flatten(x), hyper.damping, config.landmark_steps)
+    vector, _, trace = levenberg_marquardt(reweigh, linearize, energy, flatten(x), hyper.damping, n_steps, free)
     return unflatten(vector, x), trace
 
 
 def fit_colours(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig, blur):
     """Levenberg-Marquardt on landmarks, colours and priors. Returns Unknowns and the (steps,) energies."""
-    landmarks, size = _landmark_data(head, observed, hyper), observed.image.shape[1]
-    data, index = colour_data(head, observed, x, config, blur)
+    landmarks, size = _landmark_data(head, observed, hyper, hyper.landmark_common), observed.image.shape[1]
+    data, index = colour_data(head, observed, x, hyper, config, blur)
     level = data.brightness / jnp.mean(jnp.exp(data.albedo_mean))
     x = x.replace(light=_light(x, data, sample_weight(head, observed, x, data, index, hyper), level))
 
@@ -137,16 +161,18 @@ def fit_colours(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, 
     def linearize(vector, weights):
         at, (whiten, weight) = unflatten(vector, x), weights
         residual, slope = terms.colour_terms(at, data)
-        colour = terms.colour_normal(residual, slope, *terms.colour_jacobian(at, data), weight, hyper)
+        colour = terms.colour_normal(residual, slope, *terms.colour_jacobian(at, data), weight, data.detail, hyper)
         return terms.landmark_normal(at, landmarks, whiten, size) + colour + terms.prior_normal(at, level, hyper)
 
     def energy(vector, weights):
         at, (whiten, weight) = unflatten(vector, x), weights
-        colour = terms.colour_energy(*terms.colour_terms(at, data), weight, hyper)
+        colour = terms.colour_energy(*terms.colour_terms(at, data), weight, data.detail, hyper)
         landmark = terms.landmark_energy(at, landmarks, whiten, size)
         return landmark + colour + terms.prior_normal(at, level, hyper).energy
 
-    vector, _, trace = levenberg_marquardt(reweigh, linearize, energy, flatten(x), hyper.damping, config.photometric_steps)
+    vector, _, trace = levenberg_marquardt(
+        reweigh, linearize, energy, flatten(x), hyper.damping, config.photometric_steps
+    )
     return unflatten(vector, x), trace
 
 
@@ -177,7 +203,13 @@ def face_index(head: HeadModel, count: int) -> tuple[jax.Array, jax.Array]:
     return order[slot], fresh
 
 
-def colour_data(head: HeadModel, observed: Observed, x: Unknowns, config: FitConfig, blur):
+def feature_mask(head: HeadModel) -> jax.Array:
+    """(P,) in [0, 1]: where skin gives way to brows, lids, lashes and lips, which no smooth albedo describes."""
+    masks = [jnp.asarray(head.regions[name]) for name in FEATURES if name in head.regions]
+    return functools.reduce(jnp.maximum, masks, jnp.zeros(head.face_mask.shape))
+
+
+def colour_data(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig, blur):
     """ColourData at one blur level, and the (n,) indices and (n,) base weights of its vertices."""
     index, fresh = face_index(head, config.max_points)
     image = gaussian_blur(observed.image, blur)
@@ -193,6 +225,7 @@ def colour_data(head: HeadModel, observed: Observed, x: Unknowns, config: FitCon
         model=model,
         albedo_mean=jnp.asarray(head.albedo_mean)[index],
         albedo_basis=jnp.asarray(head.albedo_basis)[:, index],
+        detail=(hyper.albedo_detail + hyper.feature_detail * feature_mask(head)[index])[:, None],
         image=image,
         brightness=jax.lax.stop_gradient(jnp.maximum(brightness, MIN_BRIGHTNESS)),
     )
@@ -221,7 +254,7 @@ def sample_weight(head, observed, x: Unknowns, data, index, hyper: Hyper) -> jax
     facing = jnp.clip((facing - low) / (high - low), 0, 1)
     base = seen * (inside > 0.99) * facing * fresh * observed.view_mask[:, None]
     residual, _ = terms.colour_terms(x, data)
-    distance = jnp.sum(residual**2, -1) / (hyper.colour_robust**2 * 3 * (hyper.colour**2 + hyper.albedo_detail**2))
+    distance = jnp.sum(residual**2, -1) / (hyper.colour_robust**2 * 3 * (hyper.colour**2 + data.detail[:, 0] ** 2))
     return jax.lax.stop_gradient(jnp.broadcast_to((base / (1 + distance) ** 2)[..., None], residual.shape))
 
 

@@ -61,7 +61,21 @@ def solve_damped(normal: Normal, damping: jax.Array) -> jax.Array:
     return -scale * jax.scipy.linalg.cho_solve(factor, normal.gradient * scale)
 
 
-def levenberg_marquardt(reweigh: Callable, linearize: Callable, energy: Callable, x: jax.Array, damping, n_steps: int):
+def hold(normal: Normal, free: jax.Array) -> Normal:
+    """The system with the unknowns where `free` (D,) is 0 held at their values."""
+    kept = normal.hessian * free[:, None] * free[None, :]
+    return normal.replace(hessian=kept + jnp.diag(1 - free), gradient=normal.gradient * free)
+
+
+def levenberg_marquardt(
+    reweigh: Callable,
+    linearize: Callable,
+    energy: Callable,
+    x: jax.Array,
+    damping,
+    n_steps: int,
+    free: jax.Array | None = None,
+):
     """Runs a fixed number of steps; a step that does not lower the energy is undone and the damping raised.
 
     Args:
@@ -71,6 +85,7 @@ def levenberg_marquardt(reweigh: Callable, linearize: Callable, energy: Callable
       x: (D,) start.
       damping: () start.
       n_steps: static.
+      free: (D,) 1 for unknowns that may change, 0 for those that are held; None = all may.
 
     Returns:
       x: (D,).
@@ -82,7 +97,7 @@ def levenberg_marquardt(reweigh: Callable, linearize: Callable, energy: Callable
         x, damping = carry
         weights = reweigh(x)
         normal = linearize(x, weights)
-        candidate = x + solve_damped(normal, damping)
+        candidate = x + solve_damped(normal if free is None else hold(normal, free), damping)
         better = energy(candidate, weights) < normal.energy
         x = jnp.where(better, candidate, x)
         damping = jnp.clip(jnp.where(better, damping / 4, damping * 8), MIN_DAMPING, MAX_DAMPING)

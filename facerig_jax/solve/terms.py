@@ -118,6 +118,7 @@ class ColourData:
 
     model:       PointModel of n face vertices with their tangents, C = 9.
     albedo_mean: (n, 3) and albedo_basis: (A, n, 3), log linear RGB.
+    detail:      (n, 1) standard deviation of each vertex's log albedo around the basis.
     image:       (V, S, S, 3) blurred crops, linear RGB.
     brightness:  (V,) mean colour of the face in each view.
     """
@@ -125,6 +126,7 @@ class ColourData:
     model: PointModel
     albedo_mean: jax.Array
     albedo_basis: jax.Array
+    detail: jax.Array
     image: jax.Array
     brightness: jax.Array
 
@@ -185,18 +187,20 @@ def colour_jacobian(x: Unknowns, data: ColourData):
     return jax.vmap(one)(x.pose, x.inverse_distance, x.expression, x.light, data.image, data.brightness)
 
 
-def colour_energy(residual: jax.Array, slope: jax.Array, weight: jax.Array, hyper: Hyper) -> jax.Array:
-    """Half the weighted squares after every vertex's own albedo detail d ~ N(0, albedo_detail^2) is integrated out.
+def colour_energy(
+    residual: jax.Array, slope: jax.Array, weight: jax.Array, detail: jax.Array, hyper: Hyper
+) -> jax.Array:
+    """Half the weighted squares after every vertex's own albedo detail d ~ N(0, detail^2) is integrated out.
 
-    residual, slope, weight: (V, n, 3). Residuals that all views share cost little (the skin may simply be darker
+    residual, slope, weight: (V, n, 3); detail: (n, 1). Residuals that all views share cost little (the skin may simply be darker
     there); residuals that differ between views are geometry.
     """
     weight = weight / (hyper.colour**2 * hyper.colour_count)
-    rank_one = _detail_gain(slope, weight, hyper) * jnp.sum(weight * slope * residual, 0)
+    rank_one = _detail_gain(slope, weight, detail) * jnp.sum(weight * slope * residual, 0)
     return 0.5 * (jnp.sum(weight * residual**2) - jnp.sum(rank_one**2))
 
 
-def colour_normal(residual, slope, shared, own, weight, hyper: Hyper) -> Normal:
+def colour_normal(residual, slope, shared, own, weight, detail, hyper: Hyper) -> Normal:
     """Normal equations of `colour_energy`; shared (V, n, 3, S), own (V, n, 3, O)."""
     n_views = residual.shape[0]
     weight = weight / (hyper.colour**2 * hyper.colour_count)
@@ -206,7 +210,7 @@ def colour_normal(residual, slope, shared, own, weight, hyper: Hyper) -> Normal:
         return (a * root[..., None]).reshape(n_views, -1, a.shape[-1])
 
     plain = normal_of_views(rows(shared), rows(own), (residual * root).reshape(n_views, -1))
-    gain = _detail_gain(slope, weight, hyper)
+    gain = _detail_gain(slope, weight, detail)
     pull = (weight * slope * gain)[..., None]
     crossed = jnp.sum(pull * shared, 0)
     per_view = jnp.moveaxis(pull * own, 0, 2).reshape(*own.shape[1:3], -1)
@@ -219,9 +223,9 @@ def colour_normal(residual, slope, shared, own, weight, hyper: Hyper) -> Normal:
     )
 
 
-def _detail_gain(slope, weight, hyper):
-    """(n, 3) square root of 1 / (1 / albedo_detail^2 + sum_v weight slope^2): the detail's posterior deviation."""
-    return jax.lax.rsqrt(1.0 / hyper.albedo_detail**2 + jnp.sum(weight * slope**2, 0))
+def _detail_gain(slope, weight, detail):
+    """(n, 3) posterior deviation of the detail: 1 / sqrt(1 / detail^2 + sum_v weight slope^2)."""
+    return jax.lax.rsqrt(1.0 / detail**2 + jnp.sum(weight * slope**2, 0))
 
 
 def prior_normal(x: Unknowns, light_level: jax.Array, hyper: Hyper) -> Normal:

@@ -1,0 +1,18 @@
+"""Settings of XLA that the package needs; importable before any JAX backend starts."""
+
+import os
+
+# jaxlib 0.10.2 on CPU loses a wake-up in programs with several while loops: the second or third call of a compiled fit
+# never returned (all threads idle), in every one of 10 trials. Without the concurrency-optimized scheduler 80 calls
+# returned (BUILD_NOTES, 2026-11-22).
+_SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"
+
+
+def avoid_cpu_deadlock() -> None:
+    """Turns the concurrency-optimized CPU scheduler off, unless XLA_FLAGS already names it.
+
+    XLA reads its flags when the first backend starts: import facerig_jax before the first JAX computation.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _SCHEDULER not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{_SCHEDULER}=false".strip()
