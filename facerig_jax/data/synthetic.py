@@ -113,7 +113,7 @@ def smooth_displacement(key, head: HeadModel, n_bumps: int = 60) -> jax.Array:
     size = jax.random.uniform(size_key, (n_bumps,), minval=8.0, maxval=35.0)
     amount = jax.random.normal(amount_key, (n_bumps, 3))
     squared = jnp.sum((head.mean[:, None] - place[None]) ** 2, -1)
-    field = jnp.matmul(jnp.exp(-0.5 * squared / size**2), amount, precision=HIGHEST)
+    field = jnp.matmul(jnp.exp(-0.5 * squared / size[None] ** 2), amount, precision=HIGHEST)
     rms = jnp.sqrt(jnp.sum(head.face_mask[:, None] * field**2) / head.face_mask.sum())
     return field / rms
 
@@ -182,12 +182,12 @@ def make_view(head: HeadModel, neutral: jax.Array, colour: jax.Array, key, confi
     light, direction, strength = random_light(keys[2])
     shading = shade(sh_basis(normals), light)
     share = config.sharp_light * jax.random.uniform(keys[3])
-    sharp = jnp.maximum(jnp.matmul(normals, direction, precision=HIGHEST), 0)[:, None] * strength
+    sharp = jnp.maximum(jnp.matmul(normals, direction, precision=HIGHEST), 0)[:, None] * strength[None]
     sharp = sharp * _soft_shadow(keys[4], verts)[:, None]
     half = normalize(direction + jnp.array([0.0, 0.0, 1.0]))
-    shine = jnp.maximum(jnp.matmul(normals, half, precision=HIGHEST), 0)[:, None] ** 24 * strength
+    shine = jnp.maximum(jnp.matmul(normals, half, precision=HIGHEST), 0)[:, None] ** 24 * strength[None]
     shine = config.specular * jax.random.uniform(keys[5]) * shine * (1 if config.specular else 0)
-    lit = colour * jnp.maximum((1 - share) * shading + share * (sharp + 0.3 * light[0]), 0.0) + shine
+    lit = colour * jnp.maximum((1 - share) * shading + share * (sharp + 0.3 * light[:1]), 0.0) + shine
     image, coverage = render_mesh(posed, head.faces, lit, size, size, supersample=2, background=0.0)
     image = composite(image, coverage, _background(keys[6], size))
     exposure = 0.45 / jnp.maximum(jnp.sum(image * coverage[..., None]) / jnp.sum(3 * coverage), 0.02)

@@ -106,7 +106,7 @@ def _landmark_data(head: HeadModel, observed: Observed, hyper: Hyper, common=1.0
     return terms.LandmarkData(
         model=dense_landmark_model(head),
         detected=observed.landmarks[..., :2],
-        weight=observed.weight * observed.view_mask[:, None] * head.landmarks_dense.weight,
+        weight=observed.weight * observed.view_mask[:, None] * head.landmarks_dense.weight[None],
         deviation=hyper.landmark_mm * (jnp.ones(n_points) if habits is None else habits.deviation),
         common=common * (jnp.zeros((1, n_points, 2)) if habits is None else habits.common),
     )
@@ -187,7 +187,7 @@ def landmark_error(head: HeadModel, observed: Observed, x: Unknowns) -> jax.Arra
 def gaussian_blur(images: jax.Array, sigma) -> jax.Array:
     """Gaussian blur (px) of square images (..., S, S, C); the border is renormalised."""
     position = jnp.arange(images.shape[-2], dtype=images.dtype)
-    kernel = jnp.exp(-0.5 * ((position[:, None] - position) / sigma) ** 2)
+    kernel = jnp.exp(-0.5 * ((position[:, None] - position[None]) / sigma) ** 2)
     kernel = kernel / kernel.sum(-1, keepdims=True)
     return jnp.einsum("ij,...jkc,lk->...ilc", kernel, images, kernel)
 
@@ -252,9 +252,9 @@ def sample_weight(head, observed, x: Unknowns, data, index, hyper: Hyper) -> jax
     )
     low, high = GRAZING
     facing = jnp.clip((facing - low) / (high - low), 0, 1)
-    base = seen * (inside > 0.99) * facing * fresh * observed.view_mask[:, None]
+    base = seen * (inside > 0.99) * facing * fresh[None] * observed.view_mask[:, None]
     residual, _ = terms.colour_terms(x, data)
-    distance = jnp.sum(residual**2, -1) / (hyper.colour_robust**2 * 3 * (hyper.colour**2 + data.detail[:, 0] ** 2))
+    distance = jnp.sum(residual**2, -1) / (hyper.colour_robust**2 * 3 * (hyper.colour**2 + data.detail[None, :, 0] ** 2))
     return jax.lax.stop_gradient(jnp.broadcast_to((base / (1 + distance) ** 2)[..., None], residual.shape))
 
 
@@ -265,7 +265,7 @@ def _light(x: Unknowns, data, weight, level):
 
     def one(pose, inverse_distance, expression, image, weight, level, old):
         geometry = evaluate(data.model, x.identity, expression)
-        points, basis = jax.vmap(lambda g: terms._sees(g, pose, inverse_distance)(size))(geometry)
+        points, basis = jax.vmap(lambda g: terms.image_point_and_basis(g, pose, inverse_distance, size))(geometry)
         start = jnp.where(jnp.all(old == ambient_light()), old * level, old)
         return solve_light(basis, albedo, bilinear(image, points), weight[:, 0] > 0.05, start, ridge=1e-3)
 

@@ -65,8 +65,8 @@ def landmark_whitening(x: Unknowns, data: LandmarkData) -> Whitening:
         pose = jax.lax.stop_gradient(pose)
         back = jnp.array([[1.0, -1.0]]) * euler_to_matrix(-pose[:3] * jnp.array([0.0, 0.0, 1.0]))[:2, :2]
         strength = jnp.sqrt(weight) / data.deviation
-        own = strength[:, None, None] * back / jnp.maximum(jnp.abs(pose[3]), 1e-6)
-        common = (data.common * strength[:, None]).reshape(data.common.shape[0], -1)
+        own = strength[:, None, None] * back[None] / jnp.maximum(jnp.abs(pose[3]), 1e-6)
+        common = (data.common * strength[None, :, None]).reshape(data.common.shape[0], -1)
         gram = jnp.eye(common.shape[0]) + jnp.matmul(common, common.T, precision=HIGHEST)
         return Whitening(own, jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(gram), common, lower=True))
 
@@ -131,14 +131,10 @@ class ColourData:
     brightness: jax.Array
 
 
-def _sees(geometry, pose, inverse_distance):
+def image_point_and_basis(geometry, pose, inverse_distance, size: int):
     """Image point (2,) crop px and SH basis (9,) of one vertex given by position and tangents (9,)."""
-
-    def of_size(size):
-        normal = normalize(jnp.cross(*rotate(euler_to_matrix(pose[:3]), geometry[3:].reshape(2, 3))))
-        return to_image(project(geometry[None, :3], pose, inverse_distance), size, size)[0, :2], sh_basis(normal)
-
-    return of_size
+    normal = normalize(jnp.cross(*rotate(euler_to_matrix(pose[:3]), geometry[3:].reshape(2, 3))))
+    return to_image(project(geometry[None, :3], pose, inverse_distance), size, size)[0, :2], sh_basis(normal)
 
 
 def colour_terms(x: Unknowns, data: ColourData):
@@ -148,7 +144,7 @@ def colour_terms(x: Unknowns, data: ColourData):
 
     def one(pose, inverse_distance, expression, light, image, brightness):
         geometry = evaluate(data.model, x.identity, expression)
-        points, basis = jax.vmap(lambda g: _sees(g, pose, inverse_distance)(size))(geometry)
+        points, basis = jax.vmap(lambda g: image_point_and_basis(g, pose, inverse_distance, size))(geometry)
         shading = jnp.matmul(basis, light, precision=HIGHEST)
         rendered = albedo * shading
         return (sample_smooth(image, points) - rendered) / brightness, rendered / brightness
@@ -169,7 +165,7 @@ def colour_jacobian(x: Unknowns, data: ColourData):
         geometry = evaluate(data.model, x.identity, expression)
 
         def residual(geometry, albedo, pose, inverse_distance):
-            point, basis = _sees(geometry, pose, inverse_distance)(size)
+            point, basis = image_point_and_basis(geometry, pose, inverse_distance, size)
             shading = jnp.matmul(basis, light, precision=HIGHEST)
             return (sample_smooth(image, point) - albedo * shading) / brightness, (basis, shading)
 
@@ -180,7 +176,7 @@ def colour_jacobian(x: Unknowns, data: ColourData):
         identity = jnp.einsum("nij,knj->nik", by_shape, data.model.identity, precision=HIGHEST)
         expressed = jnp.einsum("nij,knj->nik", by_shape, data.model.expression, precision=HIGHEST)
         toned = -jnp.moveaxis(data.albedo_basis, 0, -1) * (albedo * shading / brightness)[..., None]
-        by_light = -(albedo / brightness)[:, :, None, None] * basis[:, None, :, None] * jnp.eye(3)[:, None, :]
+        by_light = -(albedo / brightness)[:, :, None, None] * basis[:, None, :, None] * jnp.eye(3)[None, :, None]
         own = join_own(by_pose, by_distance[..., None], expressed, by_light.reshape(-1, 3, N_LIGHT))
         return jnp.concatenate([identity, toned], -1), own
 
@@ -192,38 +188,39 @@ def colour_energy(
 ) -> jax.Array:
     """Half the weighted squares after every vertex's own albedo detail d ~ N(0, detail^2) is integrated out.
 
-    residual, slope, weight: (V, n, 3); detail: (n, 1). Residuals that all views share cost little (the skin may simply be darker
-    there); residuals that differ between views are geometry.
+    residual, slope, weight: (V, n, 3); detail: (n, 1). Residuals that all views share cost little (the skin may simply
+    be darker there); residuals that differ between views are geometry. Neighbouring vertices share their errors, so the
+    sum counts for `colour_count` times fewer.
     """
-    weight = weight / (hyper.colour**2 * hyper.colour_count)
-    rank_one = _detail_gain(slope, weight, detail) * jnp.sum(weight * slope * residual, 0)
-    return 0.5 * (jnp.sum(weight * residual**2) - jnp.sum(rank_one**2))
+    weight = weight / hyper.colour**2
+    explained = detail_gain(slope, weight, detail) * jnp.sum(weight * slope * residual, 0)
+    return 0.5 * (jnp.sum(weight * residual**2) - jnp.sum(explained**2)) / hyper.colour_count
 
 
 def colour_normal(residual, slope, shared, own, weight, detail, hyper: Hyper) -> Normal:
     """Normal equations of `colour_energy`; shared (V, n, 3, S), own (V, n, 3, O)."""
     n_views = residual.shape[0]
-    weight = weight / (hyper.colour**2 * hyper.colour_count)
-    root = jnp.sqrt(weight)
+    root = jnp.sqrt(weight / hyper.colour_count) / hyper.colour
 
     def rows(a):
         return (a * root[..., None]).reshape(n_views, -1, a.shape[-1])
 
     plain = normal_of_views(rows(shared), rows(own), (residual * root).reshape(n_views, -1))
-    gain = _detail_gain(slope, weight, detail)
-    pull = (weight * slope * gain)[..., None]
-    crossed = jnp.sum(pull * shared, 0)
-    per_view = jnp.moveaxis(pull * own, 0, 2).reshape(*own.shape[1:3], -1)
-    columns = jnp.concatenate([crossed, per_view], -1).reshape(-1, crossed.shape[-1] + per_view.shape[-1])
-    common = jnp.sum(pull[..., 0] * residual, 0).reshape(-1)
-    return Normal(
-        plain.hessian - jnp.matmul(columns.T, columns, precision=HIGHEST),
-        plain.gradient - jnp.matmul(columns.T, common, precision=HIGHEST),
-        plain.energy - 0.5 * jnp.sum(common**2),
+    gain = detail_gain(slope, weight / hyper.colour**2, detail)
+    # What the detail explains is one residual per vertex and channel that depends on every view's unknowns.
+    pull = (root**2 * slope * (gain * jnp.sqrt(hyper.colour_count))[None])[..., None]
+    by_shared = jnp.sum(pull * shared, 0)
+    by_own = jnp.moveaxis(pull * own, 0, 2).reshape(*own.shape[1:3], -1)
+    columns = jnp.concatenate([by_shared, by_own], -1).reshape(-1, by_shared.shape[-1] + by_own.shape[-1])
+    explained = jnp.sum(pull[..., 0] * residual, 0).reshape(-1)
+    return plain - Normal(
+        jnp.matmul(columns.T, columns, precision=HIGHEST),
+        jnp.matmul(columns.T, explained, precision=HIGHEST),
+        0.5 * jnp.sum(explained**2),
     )
 
 
-def _detail_gain(slope, weight, detail):
+def detail_gain(slope, weight, detail):
     """(n, 3) posterior deviation of the detail: 1 / sqrt(1 / detail^2 + sum_v weight slope^2)."""
     return jax.lax.rsqrt(1.0 / detail**2 + jnp.sum(weight * slope**2, 0))
 
