@@ -1,1 +1,1 @@
-
+"""How good a fit is: alignment, surface distances and the protocols of the field."""
