@@ -28,7 +28,12 @@ MIN_INSIDE = 0.5
 
 @functools.cache
 def load() -> tuple[dict, HeadModel]:
-    """The default (params, head): learned and converted weights, and the embedded head. Read once per process."""
+    """What `fit_rig` uses by default; read once per process.
+
+    Returns:
+      params: {'detector': weights}, learned and converted.
+      head: the embedded head.
+    """
     return {"detector": load_detector()}, load_head()
 
 

@@ -6,10 +6,10 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facerig_jax.data.photos import Photo
 from facerig_jax.export import export_rig
 from facerig_jax.export.files import atomic_write, write_image
 from facerig_jax.export.folder import RECORD
@@ -21,6 +21,9 @@ from facerig_jax.export.view_pictures import RESIDUAL_SCALE
 from facerig_jax.head.model import landmark_positions
 from facerig_jax.solve.status import OK, POOR_FIT, describe
 from facerig_jax.types import Fit, HeadModel
+
+if TYPE_CHECKING:
+    from facerig_jax.data.photos import Photo
 
 # The NoW benchmark's seven points among the 68, in its order: the subject's right eye outer and inner corner, left eye
 # inner and outer corner, nose bottom, right and left mouth corner.

@@ -17,7 +17,8 @@ class Similarity:
 
     def __call__(self, points: jax.Array) -> jax.Array:
         """Maps points (..., 3)."""
-        return self.scale * jnp.matmul(points, self.rotation.T, precision=HIGHEST) + self.translation
+        turned = self.scale * jnp.matmul(points, self.rotation.T, precision=HIGHEST)
+        return turned + jnp.expand_dims(self.translation, range(points.ndim - 1))
 
 
 def similarity(

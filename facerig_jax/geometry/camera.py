@@ -51,4 +51,5 @@ def normalized_to_pose(pose: jax.Array) -> jax.Array:
     """The reference's normalised pose (..., 6) -> real pose for a head in micrometres (inorig.md section 1)."""
     gain = jnp.array([1.0, 1.0, 1.0, 5e-4, 10.0, 10.0], pose.dtype)
     shift = jnp.array([0.0, 0.0, 0.0, 1.25e-3, 0.0, 0.0], pose.dtype)
-    return pose * gain + shift
+    axes = range(pose.ndim - 1)
+    return pose * jnp.expand_dims(gain, axes) + jnp.expand_dims(shift, axes)

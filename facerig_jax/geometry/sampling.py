@@ -67,4 +67,4 @@ def _sample_smooth_jvp(primals, tangents):
 def image_to_map_points(points: jax.Array, image_size: tuple[int, int], map_size: tuple[int, int]) -> jax.Array:
     """Pixel positions in an image (H, W) -> pixel positions in a smaller map of it, align_corners convention."""
     ratio = [(map_size[1] - 1) / (image_size[1] - 1), (map_size[0] - 1) / (image_size[0] - 1)]
-    return points * jnp.array(ratio, points.dtype)
+    return points * jnp.expand_dims(jnp.array(ratio, points.dtype), range(points.ndim - 1))

@@ -18,5 +18,15 @@ WORDS = {
 
 
 def describe(status) -> str:
-    """The status in words."""
+    """The status in words.
+
+    Args:
+      status: () one of this module's numbers, as in `Fit.status` and `Fit.views.status`.
+
+    Returns:
+      Its sentence.
+
+    Raises:
+      KeyError: no such status.
+    """
     return WORDS[int(status)]

@@ -1,0 +1,156 @@
+"""The package keeps its shape: layers, optional dependencies at one door each, documented doors, small assets."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import facerig_jax
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "facerig_jax"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+# A module imports only from parts of its own or an earlier line.
+LAYERS = (
+    ("platform", "types", "checks", "config", "numerics"),
+    ("geometry",),
+    ("head",),
+    ("detect",),
+    ("networks",),
+    ("rig",),
+    ("energies",),
+    ("solve",),
+    ("api",),
+    ("video",),
+    ("export",),
+    ("data",),
+    ("training",),
+    ("evaluate",),
+    ("__init__",),
+)
+# The files that import a package besides ALWAYS when they run: as few as sensible.
+DOORS = {
+    "PIL": {"data/photos.py", "export/files.py", "export/pictures.py"},
+    "imageio_ffmpeg": {"data/video.py"},
+    "pygltflib": {"export/glb.py"},
+    "igl": {"evaluate/surface.py"},
+    "imageio": set(),
+    "matplotlib": set(),
+    "rich": set(),
+    "scipy": set(),
+    "skimage": set(),
+    "trimesh": set(),
+}
+ALWAYS = {"jax", "jaxlib", "flax", "numpy", "absl"}
+# At build time only: these files make the shipped assets.
+BUILD = tuple(PACKAGE.glob("head/build*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of the modules that a file imports when it runs: anywhere in it, `optional_import` included."""
+    names, tree = set(), ast.parse(path.read_text())
+    annotations = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in set(ast.walk(tree)) - annotations:
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("optional_import"):
+            names |= {ast.literal_eval(node.args[0])} if isinstance(node.args[0], ast.Constant) else set()
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = path.relative_to(ROOT).parts[: -node.level] if node.level else ()
+            base = ".".join([*package, *([node.module] if node.module else [])])
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def part(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_parts_above_it(path):
+    level = {name: i for i, names in enumerate(LAYERS) for name in names}
+    assert part(path) in level, f"{part(path)} is not in LAYERS"
+    used = {name.split(".")[1] for name in imported(path) if name.startswith("facerig_jax.")}
+    upwards = sorted(name for name in used if level.get(name, 0) > level[part(path)])
+    assert not upwards, f"{path.name} imports {upwards}"
+
+
+def third_party(path: Path) -> set[str]:
+    roots = {name.split(".")[0] for name in imported(path)}
+    return roots - set(sys.stdlib_module_names) - ALWAYS - {"facerig_jax"}
+
+
+def test_every_package_is_imported_through_its_named_doors_only():
+    users = {}
+    for path in set(MODULES) - set(BUILD):
+        for name in third_party(path):
+            users.setdefault(name, set()).add(str(path.relative_to(PACKAGE)))
+    assert set(users) <= set(DOORS), users
+    for name, files in users.items():
+        assert files <= DOORS[name], f"{name} is imported by {sorted(files - DOORS[name])} too"
+
+
+# scipy, rich and optax come with jax and flax; everything else that the extras add is missing.
+BLOCKED = ("PIL", "matplotlib", "pygltflib", "trimesh", "skimage", "igl", "imageio_ffmpeg", "tflite", "ai_edge_litert")
+
+WITHOUT_EXTRAS = f"""
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {BLOCKED!r}:
+            raise ModuleNotFoundError(f"{{name}} is blocked by this test", name=name)
+
+sys.meta_path.insert(0, Missing())
+import facerig_jax, facerig_jax.export, facerig_jax.data.synthetic
+fit = facerig_jax.export.__all__ and facerig_jax.fit_rig.__name__
+params, head = facerig_jax.load()
+print(fit, len(head.mean), sorted(set(sys.modules) & set({BLOCKED!r})))
+"""
+
+
+def test_the_package_imports_and_loads_with_the_required_dependencies_alone():
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRAS], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split()[0] == "fit_rig"
+    assert run.stdout.strip().endswith("[]")
+
+
+SOURCES = sorted(path for folder in ("facerig_jax", "experiments", "tests") for path in (ROOT / folder).rglob("*.py"))
+FORBIDDEN = ("/work" + "/", "shared" + "/", "/tmp" + "/", "allow_pickle=" + "True", "import pick" + "le")
+
+
+@pytest.mark.parametrize("text", FORBIDDEN)
+def test_no_source_reads_this_machine_or_a_pickle(text):
+    assert not [str(path) for path in SOURCES if text in path.read_text()]
+
+
+def public_functions():
+    for name in facerig_jax.__all__:
+        thing = getattr(facerig_jax, name)
+        if inspect.isfunction(thing) or hasattr(thing, "__wrapped__"):
+            yield name, inspect.unwrap(thing)
+
+
+@pytest.mark.parametrize(("name", "function"), list(public_functions()))
+def test_public_functions_say_what_they_take_and_return(name, function):
+    text = inspect.getdoc(function) or ""
+    assert len(text.splitlines()[0]) > 10, name
+    if inspect.signature(function).parameters:
+        assert "Args:" in text, name
+    assert "Returns:" in text, name
+
+
+def test_shipped_assets_are_small():
+    size = sum(path.stat().st_size for path in PACKAGE.rglob("assets/*") if path.is_file())
+    assert 0 < size < 25e6
