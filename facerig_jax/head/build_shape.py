@@ -10,6 +10,9 @@ from facerig_jax.head.subdivide import catmull_clark, subdivide
 FLIP_X = np.array([-1.0, 1.0, 1.0])
 # what is left of the closed eyeballs and tongue: behind this plane, in units of their half depth, they are hidden
 HIDDEN_BEHIND = -0.55
+# teeth, gums and tongue are drawn in towards their front centre: at full size the gums of narrow-jawed identities come
+# through the skin beside the chin when the jaw opens or the mouth smiles
+MOUTH_PART, MOUTH_SCALE, MOUTH_BACK = 2, 0.85, 2.0
 
 
 class Shape(NamedTuple):
@@ -64,7 +67,18 @@ def build_shape(wheel: source.Wheel, table: dict[str, np.ndarray]) -> tuple[Shap
     shape = Shape(
         mean[kept], identity[:, kept], expression[:, kept], names, index[quads], part, mirror, face, kept, texture[kept]
     )
+    shape = shape._replace(mean=tuck_mouth(shape.mean, shape.part))
     return compensate_shrinkage(shape), shape.mean
+
+
+def tuck_mouth(mean: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """The mean (V, 3) with the mouth's inside smaller about its front centre and MOUTH_BACK mm farther back."""
+    inside = mean[part == MOUTH_PART]
+    front = np.array([0.0, np.median(inside[:, 1]), inside[:, 2].max()])
+    tucked = front + MOUTH_SCALE * (inside - front) - [0.0, 0.0, MOUTH_BACK]
+    moved = mean.copy()
+    moved[part == MOUTH_PART] = tucked
+    return moved
 
 
 def other_side(name: str) -> str:
