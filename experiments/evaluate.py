@@ -1,7 +1,8 @@
 """Tables of how good the fit is.
 
     python -m experiments.evaluate --what=synthetic --count=50     # true vertex error, V = 1, 2, 4, 8
-    python -m experiments.evaluate --what=subjects --subjects=DIR # NoW-style error of DIR/<subject>/{view_*,neutral.ply,points7.txt}
+    python -m experiments.evaluate --what=subjects --subjects=DIR  # NoW-style error; a folder of view_*, neutral.ply,
+                                                                   # points7.txt per subject
     python -m experiments.evaluate --what=photos --images=DIR      # reprojection, also on held-out points
     python -m experiments.evaluate --what=camera                   # the inverse distance against the truth
 
@@ -11,6 +12,7 @@ Printed as plain tables, and as CSV with --csv=FILE.
 import csv
 import dataclasses
 import functools
+import sys
 from pathlib import Path
 
 import facerig_jax  # isort: skip  sets XLA flags before jax starts
@@ -63,6 +65,14 @@ def main() -> None:
             writer.writerows(rows)
 
 
+def progress(what: str):
+    """Subject numbers, with a line on stderr that counts them."""
+    for index in range(_COUNT.value):
+        print(f"\r{what}: {index + 1} of {_COUNT.value}", end="", file=sys.stderr, flush=True)
+        yield index
+    print(file=sys.stderr)
+
+
 def _text(value) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
@@ -85,7 +95,7 @@ def synthetic():
         ("off the basis", dataclasses.replace(HARD, n_views=8)),
     ):
         results: dict = {}
-        for index in range(_COUNT.value):
+        for index in progress(kind):
             subject, detected = draw(head, params["detector"], index, config)
             exact = to_image(
                 project(
@@ -200,7 +210,7 @@ def camera():
     for distance in (300.0, 400.0, 600.0, 1000.0, 2000.0, 3000.0):
         config = SubjectConfig(distance=(distance, distance + 1e-3))
         errors, found = {"free": [], "orthographic": []}, []
-        for index in range(_COUNT.value):
+        for index in progress(f"{distance / 1000} m"):
             subject, points = draw(head, params["detector"], index, config)
             for name, hyper in (("free", None), ("orthographic", orthographic)):
                 fit = fit_rig(subject.images, params, head, landmarks=points, hyper=hyper)
