@@ -40,33 +40,47 @@ def procrustes(source: np.ndarray, target: np.ndarray, with_scale: bool = True, 
 def refine(scan: np.ndarray, vertices: np.ndarray, faces: np.ndarray, with_scale: bool = True) -> np.ndarray:
     """Moves the predicted mesh by the similarity that minimises the scan's squared distances to its surface.
 
-    Gauss-Newton on the exact distance; returns the moved vertices (P, 3).
+    Levenberg-Marquardt on the exact distance; returns the moved vertices (P, 3).
     """
     # Moving the scan by the inverse similarity is the same problem with a fixed surface; distances are then rescaled.
-    scale, rotation, shift = 1.0, np.eye(3), np.zeros(3)
-    centre, previous = scan.mean(0), np.inf
-    normals = triangle_normals(vertices, faces)
-    for _ in range(MAX_STEPS):
+    centre, normals = scan.mean(0), triangle_normals(vertices, faces)
+
+    def evaluate(scale, rotation, shift):
         moved = scale * (scan - centre) @ rotation.T + centre + shift
-        distance, closest, triangle = closest_points(moved, vertices, faces)
-        error = np.mean(distance**2) / scale**2
-        if previous - error < TOLERANCE * error:
+        nearest = closest_points(moved, vertices, faces)
+        return moved, nearest, np.mean(nearest[0] ** 2) / scale**2
+
+    pose, damping = (1.0, np.eye(3), np.zeros(3)), 1e-4
+    moved, nearest, error = evaluate(*pose)
+    for _ in range(MAX_STEPS):
+        jacobian, residual = _linearise(moved - centre - pose[2], moved, nearest, normals, with_scale)
+        normal = jacobian.T @ jacobian
+        diagonal = np.maximum(np.diag(normal), 1e-9 * np.trace(normal) + 1e-30)
+        step = -np.linalg.solve(normal + damping * np.diag(diagonal), jacobian.T @ residual)
+        scale = pose[0] * np.exp(step[6]) if with_scale else pose[0]
+        candidate = (scale, _rotation(step[:3]) @ pose[1], pose[2] + step[3:6])
+        moved_new, nearest_new, error_new = evaluate(*candidate)
+        if error_new > error:  # a step too far: undone
+            damping *= 10
+            continue
+        done = error - error_new <= TOLERANCE * error
+        pose, moved, nearest, error, damping = candidate, moved_new, nearest_new, error_new, damping / 10
+        if done:
             break
-        previous = error
-        gap = moved - closest
-        flat = distance < 1e-6
-        direction = np.where(flat[:, None], normals[triangle], gap / np.maximum(distance, 1e-12)[:, None])
-        arm = moved - centre - shift
-        columns = [np.cross(arm, direction), direction]
-        if with_scale:
-            # d(distance / scale): the surface must not win by shrinking the scan
-            columns.append((np.sum(direction * arm, 1) - distance)[:, None])
-        jacobian = np.concatenate(columns, 1)
-        step = np.linalg.lstsq(jacobian, -np.where(flat, 0, distance), rcond=None)[0]
-        rotation = _rotation(step[:3]) @ rotation
-        shift = shift + step[3:6]
-        scale = scale * np.exp(step[6]) if with_scale else scale
+    scale, rotation, shift = pose
     return ((vertices - centre - shift) / scale) @ rotation + centre
+
+
+def _linearise(arm, moved, nearest, normals, with_scale: bool):
+    """Jacobian (n, 6 or 7) of the distances by turn, shift and log scale, and the distances (n,)."""
+    distance, closest, triangle = nearest
+    flat = distance < 1e-6  # on the surface the distance has a kink; its plane is what counts
+    direction = np.where(flat[:, None], normals[triangle], (moved - closest) / np.maximum(distance, 1e-12)[:, None])
+    columns = [np.cross(arm, direction), direction]
+    if with_scale:
+        # d(distance / scale): the surface must not win by shrinking the scan
+        columns.append((np.sum(direction * arm, 1) - distance)[:, None])
+    return np.concatenate(columns, 1), np.where(flat, 0, distance)
 
 
 def _rotation(vector: np.ndarray) -> np.ndarray:
