@@ -6,6 +6,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from facerig_jax.checks import check_shape
 from facerig_jax.config import FitConfig, Hyper, as_arrays
@@ -20,6 +21,9 @@ from facerig_jax.solve.classical import Observed, landmark_error, solve_classica
 from facerig_jax.solve.unknowns import Unknowns
 from facerig_jax.types import Detection, Fit, HeadModel, Rig, Views
 
+DEFAULT_CONFIG = FitConfig()
+# Points that the detector reports.
+N_LANDMARKS = 468
 # A view whose landmarks miss by more than this share of the face's size is reported as a poor fit.
 POOR_FIT = 0.05
 # A view counts when at least this share of its landmarks lies inside the photo.
@@ -47,12 +51,13 @@ def fit_rig(
     view_mask=None,
     image_size=None,
     hyper: Hyper | None = None,
-    config: FitConfig = FitConfig(),
+    config: FitConfig = DEFAULT_CONFIG,
 ) -> Fit:
     """A rig from photos of one person: detection, landmarks and fit in one XLA program.
 
-    Pure and compiled: use it as it is, or inside jit, vmap (over subjects) and grad. It never raises for what is in a photo; `Fit.status` and
-    `Fit.views.status` say what happened (`facerig_jax.describe`), and a view that cannot be used is masked out.
+    Pure and compiled: use it as it is, or inside jit, vmap (over subjects) and grad. It never raises for what is in a
+    photo: `Fit.status` and `Fit.views.status` say what happened (`facerig_jax.describe`), and a view that cannot be
+    used is masked out.
 
     Args:
       images: (V, H, W, 3) photos, sRGB, uint8 or float in [0, 1]; V >= 1.
@@ -78,7 +83,7 @@ def fit_rig(
     n_views = check_shape("images", images, "V", "H", "W", 3)["V"]
     default_params, default_head = load() if params is None or head is None else (params, head)
     params, head = default_params if params is None else params, default_head if head is None else head
-    n_points = head.landmarks_dense.triangle.shape[0]
+    n_points = N_LANDMARKS
     if landmarks is not None:
         check_shape("landmarks", landmarks, n_views, n_points, 3)
     size = (
@@ -103,7 +108,7 @@ def _fit(images, params, head, landmarks, weight, mask, size, hyper, config) -> 
     with jax.named_scope("solve"):
         x, trace = solve_classical(head, observed, hyper, config)
     with jax.named_scope("report"):
-        return package(head, observed, x, trace, crop, points, status)
+        return package(head, observed, x, config, trace, crop, points, status)
 
 
 def find_landmarks(params: dict, images: jax.Array, landmarks=None):
@@ -123,8 +128,8 @@ def view_status(found, points, mask, size) -> jax.Array:
 
 
 def observe(images, points, weight, usable, size, head: HeadModel, config: FitConfig):
-    """What the solver looks at, and the crops (V,) it was cut from. Unusable views get a face of their own to stay finite."""
-    reference = head.mean[head.landmarks_dense.triangle[:, 0]]
+    """What the solver looks at, and its crops (V,). Unusable views get stand-in landmarks, to stay finite."""
+    reference = head.mean[np.linspace(0, head.mean.shape[0] - 1, N_LANDMARKS).astype(int)]
     reference = reference / jnp.max(jnp.ptp(reference, axis=0))
     stand_in = to_image(reference * min(images.shape[1:3]) / 2, *images.shape[1:3])
     points = jnp.where(usable[:, None, None], points, stand_in)
@@ -138,9 +143,11 @@ def observe(images, points, weight, usable, size, head: HeadModel, config: FitCo
     return Observed(photo, inside, to_crop(points, crop), weight * mask[:, None], mask), crop
 
 
-def package(head: HeadModel, observed: Observed, x: Unknowns, trace: dict, crop, points, status) -> Fit:
+def package(
+    head: HeadModel, observed: Observed, x: Unknowns, config: FitConfig, trace: dict, crop, points, status
+) -> Fit:
     """The solver's unknowns as a rig and views, with their status."""
-    error = landmark_error(head, observed, x)
+    error = landmark_error(head, observed, x, config)
     finite = jnp.all(jnp.isfinite(x.pose), -1) & jnp.all(jnp.isfinite(x.expression), -1)
     used = status == codes.OK
     status = jnp.where(used & (error > POOR_FIT), codes.POOR_FIT, status)

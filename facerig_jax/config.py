@@ -1,4 +1,4 @@
-"""Settings of a fit: `FitConfig` is static (it shapes the program), `Hyper` is traced (changing it never recompiles)."""
+"""Settings of a fit: `FitConfig` is static and shapes the program, `Hyper` is traced: changing it never recompiles."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ class FitConfig:
 
     crop_size:         side in pixels of the square face crop that the solver works on.
     crop_margin:       side of the crop over the larger side of the landmarks' box.
-    landmarks:         'dense' (the detector's 468 points on the head's trusted ones) or '68' (iBUG points with the contour rule).
+    landmarks:         'dense' (the detector's points that the head trusts) or '68' (the iBUG points that do not slide
+                       along the contour: 6-10 and 17-67); a head without dense points is always fitted with '68'.
     landmark_steps:    Levenberg-Marquardt steps on landmarks alone, before the photometric stages.
     expression_steps:  steps on pose and expression alone, after them.
-    blur:              Gaussian blur of the crops in pixels, one photometric stage each, coarse to fine; () stops after the
-                       landmarks.
+    blur:              Gaussian blur of the crops in pixels, one photometric stage each, coarse to fine; () stops after
+                       the landmarks.
     photometric_steps: steps on landmarks and colours in each of these stages.
     max_points:        face-region vertices used by the photometric energy (every n-th one).
     """
@@ -38,7 +39,8 @@ class FitConfig:
 class Hyper:
     """Traced settings: the assumed standard deviations (what a Gauss-Newton step weighs residuals by) and damping.
 
-    landmark_mm:       noise of a detected point: mm on the face, or relative to the measured one where the head is calibrated.
+    landmark_mm:       noise of a detected point: mm on the face, or relative to the measured one where the head is
+                       calibrated.
     landmark_common:   noise that points share, relative to the measured one, while the identity is unknown.
     tracking_common:   the same, once only pose and expression are fitted.
     expression:        expression weights around 0.

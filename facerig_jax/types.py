@@ -60,7 +60,7 @@ class HeadModel:
     albedo_mean:      (P, 3) see `albedo_space`.
     albedo_basis:     (A, P, 3) per standard deviation.
     faces:            (F, 3) int32, counter-clockwise seen from outside.
-    quads:            (Q, 4) int32, the same surface for export (a triangle repeats its last index); Q = 0 when the head has none.
+    quads:            (Q, 4) int32, the same surface for export (a triangle repeats its last index); Q = 0: none.
     uv:               (P, 2) in [0, 1], v up.
     face_mask:        (P,) float32, 1 on the face region, where photometric and feature energies are measured.
     part:             (P,) int32, 0 skin, 1 eyeballs, 2 teeth, tongue and mouth interior.
@@ -73,7 +73,7 @@ class HeadModel:
     mirror:           (P,) int32, index of each vertex's mirror image, or None when the mesh is not symmetric.
     expression_names: E names.
     unit_mm:          millimetres per length unit of this model (1 for the embedded head, 1e-3 for BFM).
-    albedo_space:     'log': linear RGB = exp(mean + coeff @ basis); 'linear': linear RGB = clip(mean + coeff @ basis, 0, 1).
+    albedo_space:     'log': linear RGB = exp(mean + coeff @ basis); 'linear': clip(mean + coeff @ basis, 0, 1).
     expression_prior: 'unit_interval' for blendshape weights in [0, 1], 'normal' for N(0, 1) coefficients.
     name:             what this head is, for messages and records.
     """

@@ -3,10 +3,11 @@
 import os
 from pathlib import Path
 
-import facerig_jax  # noqa: F401  first: it sets XLA flags that jax reads when it starts
 import jax
 import numpy as np
 import pytest
+
+import facerig_jax  # noqa: F401  sets XLA flags before a backend starts
 
 os.environ.setdefault("MPLBACKEND", "agg")
 

@@ -1,4 +1,4 @@
-"""Synthetic subjects with known truth: random people, expressions, lights and cameras, rendered with our own rasterizer.
+"""Synthetic subjects with known truth: random people, expressions, lights, cameras, drawn by our own rasterizer.
 
 A subject is a pure function of (head, seed, index, config): the same on every machine to float tolerance.
 """

@@ -1,1 +1,1 @@
-
+"""Rotation, camera, sampling, light, meshes and the rasterizer."""

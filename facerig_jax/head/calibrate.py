@@ -26,10 +26,10 @@ class Renders:
     expression: np.ndarray
 
 
-# Ridge of the regression per identity mode and per expression: in renders in which the coefficient is 1 and it shows nothing.
+# Ridge of the regression per identity mode and per expression, in renders with the coefficient at 1 that show nothing.
 RIDGE_IDENTITY, RIDGE_EXPRESSION = 20.0, 4.0
-# How much of the measured response to expressions is believed. On renders the net follows lids and jaws about half as far
-# as they move, on photos visibly farther: with 1 the fitted mouths of docs/photos open too wide, with 0 too little.
+# How much of the measured response to expressions is believed. On renders the net follows lids and jaws about half as
+# far as they move, on photos farther: with 1 the fitted mouths of docs/photos open too wide, with 0 too little.
 EXPRESSION_TRUST = 0.6
 # Floor of a point's own deviation, mm.
 MIN_DEVIATION = 0.1
@@ -61,7 +61,7 @@ def move_points(head: HeadModel, habits: LandmarkCalibration, surface: Callable)
     Args:
       head: the model, with the embedding that `habits` was measured for.
       habits: its calibration.
-      surface: (n, 3) points -> closest points (n, 3) on the mean head's skin, and the vertices of their triangles (n, 3).
+      surface: (n, 3) points -> closest points (n, 3) on the mean head's skin and their triangles' vertices (n, 3).
 
     Returns:
       LandmarkEmbedding and LandmarkCalibration.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from facerig_jax.head.topology import tangent_stencil
 from facerig_jax.types import HeadModel, LandmarkEmbedding
 
 REQUIRED = ("shapeMU", "shapePC", "shapeEV", "expPC", "expEV", "texMU", "tri", "uv", "kpt_ind", "face_region_mask")
@@ -41,13 +42,17 @@ def load_published_form(path_or_arrays: str | Path | Mapping[str, np.ndarray], d
     count = len(mean)
     expression = _basis(arrays, "exp", count, dtype)
     points = _fitting(arrays, "kpt_ind", (68,)).astype(np.int32)
+    faces = np.asarray(arrays["tri"])[:, ::-1].astype(np.int32)
+    ring, ring_weight = tangent_stencil(faces, count)
     return HeadModel(
         mean=mean,
         identity_basis=_basis(arrays, "shape", count, dtype),
         expression_basis=expression,
         albedo_mean=_fitting(arrays, "texMU", (3 * count, 1)).reshape(-1, 3).astype(dtype) / 255,
         albedo_basis=_basis(arrays, "tex", count, dtype) / 255 if "texPC" in arrays else np.zeros((0, count, 3), dtype),
-        faces=np.asarray(arrays["tri"])[:, ::-1].astype(np.int32),
+        faces=faces,
+        ring=ring,
+        ring_weight=ring_weight,
         quads=np.zeros((0, 4), np.int32),
         uv=_fitting(arrays, "uv", (count, 2)).astype(dtype),
         face_mask=_fitting(arrays, "face_region_mask", (count,)).astype(dtype),

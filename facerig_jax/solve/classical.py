@@ -6,9 +6,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from facerig_jax.config import FitConfig, Hyper
+from facerig_jax.detect.landmarks import LANDMARKS68
+from facerig_jax.energies.landmark import FIXED68
 from facerig_jax.geometry.alignment import similarity
 from facerig_jax.geometry.camera import from_image, project, to_image
 from facerig_jax.geometry.light import ambient_light, solve_light
@@ -19,7 +22,7 @@ from facerig_jax.head.model import vertices
 from facerig_jax.numerics import HIGHEST, masked_mean, normalize
 from facerig_jax.solve import terms
 from facerig_jax.solve.gauss_newton import levenberg_marquardt
-from facerig_jax.solve.points import dense_landmark_model, evaluate, surface_model
+from facerig_jax.solve.points import dense_landmark_model, evaluate, landmark68_model, surface_model
 from facerig_jax.solve.unknowns import Unknowns, flatten, unflatten
 from facerig_jax.types import HeadModel
 
@@ -53,7 +56,7 @@ def solve_classical(head: HeadModel, observed: Observed, hyper: Hyper, config: F
     """Fits identity, albedo and every view's pose, expression and light.
 
     Args:
-      head: morphable head with a log albedo.
+      head: morphable head.
       observed: crops and landmarks.
       hyper: traced settings.
       config: static settings.
@@ -62,7 +65,7 @@ def solve_classical(head: HeadModel, observed: Observed, hyper: Hyper, config: F
       x: Unknowns.
       trace: name -> energies at the start of each step, (steps,) or (stages, steps).
     """
-    x = initial(head, observed, hyper)
+    x = initial(head, observed, hyper, config)
     x, landmark_trace = fit_landmarks(head, observed, x, hyper, config)
     if not config.blur:
         return x, {"landmark_stage": landmark_trace}
@@ -79,43 +82,56 @@ def solve_classical(head: HeadModel, observed: Observed, hyper: Hyper, config: F
     }
 
 
-def initial(head: HeadModel, observed: Observed, hyper: Hyper) -> Unknowns:
+def initial(head: HeadModel, observed: Observed, hyper: Hyper, config: FitConfig) -> Unknowns:
     """Mean head, posed by a similarity of its landmarks to the detected ones (with the net's depth)."""
     size = observed.image.shape[1]
     n_views = observed.image.shape[0]
-    points = dense_landmark_model(head).mean
+    model, detected, weight = _landmarks(head, observed, config)
 
     def pose(landmarks, weight):
         target = jnp.concatenate([from_image(landmarks[:, :2], size, size), landmarks[:, 2:]], -1)
-        fit = similarity(points, target, jnp.where(jnp.sum(weight) > 0, weight, 1.0))
+        fit = similarity(model.mean, target, jnp.where(jnp.sum(weight) > 0, weight, 1.0))
         return jnp.concatenate([matrix_to_euler(fit.rotation), fit.scale[None], fit.translation[:2]])
 
     return Unknowns(
         identity=jnp.zeros(head.identity_basis.shape[0]),
         albedo=jnp.zeros(head.albedo_basis.shape[0]),
-        pose=jax.lax.stop_gradient(jax.vmap(pose)(observed.landmarks, observed.weight)),
-        inverse_distance=jnp.broadcast_to(hyper.inverse_distance_mean, (n_views,)),
+        pose=jax.lax.stop_gradient(jax.vmap(pose)(detected, weight)),
+        inverse_distance=jnp.broadcast_to(hyper.inverse_distance_mean * head.unit_mm, (n_views,)),
         expression=jnp.zeros((n_views, head.expression_basis.shape[0])),
         light=jnp.broadcast_to(ambient_light(), (n_views, 9, 3)),
     )
 
 
-def _landmark_data(head: HeadModel, observed: Observed, hyper: Hyper, common=1.0) -> terms.LandmarkData:
-    n_points = head.landmarks_dense.weight.shape[0]
-    habits = head.dense_calibration
+def _landmarks(head: HeadModel, observed: Observed, config: FitConfig):
+    """The points that the fit compares: PointModel of L points, detected (V, L, 3) crop px, weight (V, L)."""
+    counted = observed.weight * observed.view_mask[:, None]
+    if config.landmarks == "dense" and head.landmarks_dense is not None:
+        return dense_landmark_model(head), observed.landmarks, counted * head.landmarks_dense.weight[None]
+    chosen = np.array(LANDMARKS68)
+    return landmark68_model(head), observed.landmarks[:, chosen], counted[:, chosen] * FIXED68[None]
+
+
+def _landmark_data(
+    head: HeadModel, observed: Observed, hyper: Hyper, config: FitConfig, common=1.0
+) -> terms.LandmarkData:
+    model, detected, weight = _landmarks(head, observed, config)
+    n_points = weight.shape[1]
+    habits = head.dense_calibration if config.landmarks == "dense" else None
     return terms.LandmarkData(
-        model=dense_landmark_model(head),
-        detected=observed.landmarks[..., :2],
-        weight=observed.weight * observed.view_mask[:, None] * head.landmarks_dense.weight[None],
+        model=model,
+        detected=detected[..., :2],
+        weight=weight,
         deviation=hyper.landmark_mm * (jnp.ones(n_points) if habits is None else habits.deviation),
         common=common * (jnp.zeros((1, n_points, 2)) if habits is None else habits.common),
+        unit_mm=head.unit_mm,
     )
 
 
 def fit_landmarks(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig):
     """Levenberg-Marquardt on landmarks and priors. Returns Unknowns and the (steps,) energies."""
-    data = _landmark_data(head, observed, hyper, hyper.landmark_common)
-    return _fit_points(data, observed, x, jnp.ones(x.n_views), hyper, config.landmark_steps)
+    data = _landmark_data(head, observed, hyper, config, hyper.landmark_common)
+    return _fit_points(head, data, observed, x, jnp.ones(x.n_views), hyper, config.landmark_steps)
 
 
 def fit_expressions(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig):
@@ -123,13 +139,15 @@ def fit_expressions(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyp
 
     While identity was unknown, a detector's common errors had to be allowed for; now they would only blur the motion.
     """
-    data = _landmark_data(head, observed, hyper, hyper.tracking_common)
+    data = _landmark_data(head, observed, hyper, config, hyper.tracking_common)
     moving = jax.tree.map(jnp.zeros_like, x)
     moving = moving.replace(pose=jnp.ones_like(x.pose), expression=jnp.ones_like(x.expression))
-    return _fit_points(data, observed, x, x.light[:, 0].mean(-1), hyper, config.expression_steps, flatten(moving))
+    return _fit_points(head, data, observed, x, x.light[:, 0].mean(-1), hyper, config.expression_steps, flatten(moving))
 
 
-def _fit_points(data: terms.LandmarkData, observed: Observed, x: Unknowns, level, hyper: Hyper, n_steps, free=None):
+def _fit_points(
+    head: HeadModel, data: terms.LandmarkData, observed: Observed, x: Unknowns, level, hyper: Hyper, n_steps, free=None
+):
     size = observed.image.shape[1]
 
     def reweigh(vector):
@@ -137,11 +155,11 @@ def _fit_points(data: terms.LandmarkData, observed: Observed, x: Unknowns, level
 
     def linearize(vector, whiten):
         at = unflatten(vector, x)
-        return terms.landmark_normal(at, data, whiten, size) + terms.prior_normal(at, level, hyper)
+        return terms.landmark_normal(at, data, whiten, size) + terms.prior_normal(at, level, hyper, head)
 
     def energy(vector, whiten):
         at = unflatten(vector, x)
-        return terms.landmark_energy(at, data, whiten, size) + terms.prior_normal(at, level, hyper).energy
+        return terms.landmark_energy(at, data, whiten, size) + terms.prior_normal(at, level, hyper, head).energy
 
     vector, _, trace = levenberg_marquardt(reweigh, linearize, energy, flatten(x), hyper.damping, n_steps, free)
     return unflatten(vector, x), trace
@@ -149,7 +167,7 @@ def _fit_points(data: terms.LandmarkData, observed: Observed, x: Unknowns, level
 
 def fit_colours(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig, blur):
     """Levenberg-Marquardt on landmarks, colours and priors. Returns Unknowns and the (steps,) energies."""
-    landmarks, size = _landmark_data(head, observed, hyper, hyper.landmark_common), observed.image.shape[1]
+    landmarks, size = _landmark_data(head, observed, hyper, config, hyper.landmark_common), observed.image.shape[1]
     data, index = colour_data(head, observed, x, hyper, config, blur)
     level = data.brightness / jnp.mean(jnp.exp(data.albedo_mean))
     x = x.replace(light=_light(x, data, sample_weight(head, observed, x, data, index, hyper), level))
@@ -162,13 +180,13 @@ def fit_colours(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, 
         at, (whiten, weight) = unflatten(vector, x), weights
         residual, slope = terms.colour_terms(at, data)
         colour = terms.colour_normal(residual, slope, *terms.colour_jacobian(at, data), weight, data.detail, hyper)
-        return terms.landmark_normal(at, landmarks, whiten, size) + colour + terms.prior_normal(at, level, hyper)
+        return terms.landmark_normal(at, landmarks, whiten, size) + colour + terms.prior_normal(at, level, hyper, head)
 
     def energy(vector, weights):
         at, (whiten, weight) = unflatten(vector, x), weights
         colour = terms.colour_energy(*terms.colour_terms(at, data), weight, data.detail, hyper)
         landmark = terms.landmark_energy(at, landmarks, whiten, size)
-        return landmark + colour + terms.prior_normal(at, level, hyper).energy
+        return landmark + colour + terms.prior_normal(at, level, hyper, head).energy
 
     vector, _, trace = levenberg_marquardt(
         reweigh, linearize, energy, flatten(x), hyper.damping, config.photometric_steps
@@ -176,9 +194,9 @@ def fit_colours(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, 
     return unflatten(vector, x), trace
 
 
-def landmark_error(head: HeadModel, observed: Observed, x: Unknowns) -> jax.Array:
-    """(V,) mean distance of trusted landmarks, model to detected, over the size of the detected face."""
-    data = _landmark_data(head, observed, Hyper())
+def landmark_error(head: HeadModel, observed: Observed, x: Unknowns, config: FitConfig) -> jax.Array:
+    """(V,) mean distance of the fit's landmarks, model to detected, over the size of the detected face."""
+    data = _landmark_data(head, observed, Hyper(), config)
     distance = jnp.linalg.norm(terms.landmark_pixels(x, data, observed.image.shape[1]), axis=-1)
     extent = jnp.max(jnp.ptp(data.detected, axis=1), -1)
     return masked_mean(distance, data.weight, axis=-1) / extent
@@ -209,11 +227,21 @@ def feature_mask(head: HeadModel) -> jax.Array:
     return functools.reduce(jnp.maximum, masks, jnp.zeros(head.face_mask.shape))
 
 
+def log_albedo(head: HeadModel, index: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Log linear RGB of the vertices `index`: mean (n, 3) and basis (A, n, 3); to first order for a linear albedo."""
+    mean, basis = jnp.asarray(head.albedo_mean)[index], jnp.asarray(head.albedo_basis)[:, index]
+    if head.albedo_space == "log":
+        return mean, basis
+    mean = jnp.maximum(mean, MIN_BRIGHTNESS)
+    return jnp.log(mean), basis / mean[None]
+
+
 def colour_data(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig, blur):
     """ColourData at one blur level, and the (n,) indices and (n,) base weights of its vertices."""
     index, fresh = face_index(head, config.max_points)
     image = gaussian_blur(observed.image, blur)
     model = surface_model(head, index)
+    albedo_mean, albedo_basis = log_albedo(head, index)
     size = image.shape[1]
 
     def mean_colour(pose, inverse_distance, expression, image, landmarks):
@@ -223,8 +251,8 @@ def colour_data(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, 
     brightness = jax.vmap(mean_colour)(x.pose, x.inverse_distance, x.expression, image, observed.landmarks)
     data = terms.ColourData(
         model=model,
-        albedo_mean=jnp.asarray(head.albedo_mean)[index],
-        albedo_basis=jnp.asarray(head.albedo_basis)[:, index],
+        albedo_mean=albedo_mean,
+        albedo_basis=albedo_basis,
         detail=(hyper.albedo_detail + hyper.feature_detail * feature_mask(head)[index])[:, None],
         image=image,
         brightness=jax.lax.stop_gradient(jnp.maximum(brightness, MIN_BRIGHTNESS)),
@@ -254,7 +282,9 @@ def sample_weight(head, observed, x: Unknowns, data, index, hyper: Hyper) -> jax
     facing = jnp.clip((facing - low) / (high - low), 0, 1)
     base = seen * (inside > 0.99) * facing * fresh[None] * observed.view_mask[:, None]
     residual, _ = terms.colour_terms(x, data)
-    distance = jnp.sum(residual**2, -1) / (hyper.colour_robust**2 * 3 * (hyper.colour**2 + data.detail[None, :, 0] ** 2))
+    distance = jnp.sum(residual**2, -1) / (
+        hyper.colour_robust**2 * 3 * (hyper.colour**2 + data.detail[None, :, 0] ** 2)
+    )
     return jax.lax.stop_gradient(jnp.broadcast_to((base / (1 + distance) ** 2)[..., None], residual.shape))
 
 

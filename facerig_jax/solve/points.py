@@ -34,6 +34,11 @@ def dense_landmark_model(head: HeadModel) -> PointModel:
     return PointModel(model.mean + habits.offset, identity, model.expression + habits.expression)
 
 
+def landmark68_model(head: HeadModel) -> PointModel:
+    """The 68 iBUG points, C = 3."""
+    return PointModel(*(landmark_positions(head.landmarks68, basis) for basis in _bases(head)))
+
+
 def surface_model(head: HeadModel, index: jax.Array) -> PointModel:
     """Position and two tangents of the vertices `index` (n,), C = 9."""
 

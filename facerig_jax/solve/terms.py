@@ -15,6 +15,7 @@ from facerig_jax.numerics import HIGHEST, normalize
 from facerig_jax.solve.gauss_newton import Normal, normal_of_views
 from facerig_jax.solve.points import PointModel, evaluate
 from facerig_jax.solve.unknowns import N_LIGHT, N_POSE, Unknowns, join_own
+from facerig_jax.types import HeadModel
 
 
 @struct.dataclass
@@ -26,6 +27,7 @@ class LandmarkData:
     weight:    (V, L).
     deviation: (L,) mm, noise of each point.
     common:    (N, L, 2) mm, noise shared by the points, see LandmarkCalibration.
+    unit_mm:   millimetres per head unit.
     """
 
     model: PointModel
@@ -33,11 +35,12 @@ class LandmarkData:
     weight: jax.Array
     deviation: jax.Array
     common: jax.Array
+    unit_mm: float = struct.field(pytree_node=False, default=1.0)
 
 
 @struct.dataclass
 class Whitening:
-    """Makes one step's landmark residuals independent: (V, L, 2, 2) pixels -> units of noise, (V, N, 2 L) common part."""
+    """Makes one step's residuals independent: own (V, L, 2, 2), pixels to units of noise; common (V, N, 2 L)."""
 
     own: jax.Array
     common: jax.Array
@@ -65,7 +68,7 @@ def landmark_whitening(x: Unknowns, data: LandmarkData) -> Whitening:
         pose = jax.lax.stop_gradient(pose)
         back = jnp.array([[1.0, -1.0]]) * euler_to_matrix(-pose[:3] * jnp.array([0.0, 0.0, 1.0]))[:2, :2]
         strength = jnp.sqrt(weight) / data.deviation
-        own = strength[:, None, None] * back[None] / jnp.maximum(jnp.abs(pose[3]), 1e-6)
+        own = strength[:, None, None] * back[None] * data.unit_mm / jnp.maximum(jnp.abs(pose[3]), 1e-9)
         common = (data.common * strength[None, :, None]).reshape(data.common.shape[0], -1)
         gram = jnp.eye(common.shape[0]) + jnp.matmul(common, common.T, precision=HIGHEST)
         return Whitening(own, jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(gram), common, lower=True))
@@ -225,13 +228,13 @@ def detail_gain(slope, weight, detail):
     return jax.lax.rsqrt(1.0 / detail**2 + jnp.sum(weight * slope**2, 0))
 
 
-def prior_normal(x: Unknowns, light_level: jax.Array, hyper: Hyper) -> Normal:
+def prior_normal(x: Unknowns, light_level: jax.Array, hyper: Hyper, head: HeadModel) -> Normal:
     """Gaussian priors and the soft bounds of the expression weights, as a diagonal system.
 
-    light_level: (V,) expected constant coefficient of each view's light.
+    light_level: (V,) expected constant coefficient of each view's light; head: for its unit and expression prior.
     """
     shared = jnp.concatenate([x.identity, x.albedo])
-    own_weight, own_error, own_bound = _own_prior(x, light_level, hyper)
+    own_weight, own_error, own_bound = _own_prior(x, light_level, hyper, head)
     weight = jnp.concatenate([jnp.ones_like(shared), own_weight.reshape(-1)])
     error = jnp.concatenate([shared, own_error.reshape(-1)])
     pull = jnp.concatenate([jnp.zeros_like(shared), own_bound.reshape(-1)])
@@ -240,26 +243,27 @@ def prior_normal(x: Unknowns, light_level: jax.Array, hyper: Hyper) -> Normal:
     return Normal(jnp.diag(weight + active), weight * error + pull / hyper.expression_bound**2, energy)
 
 
-def _own_prior(x: Unknowns, light_level, hyper: Hyper):
+def _own_prior(x: Unknowns, light_level, hyper: Hyper, head: HeadModel):
     """Weights, errors and bound violations (V, O) of the per-view unknowns."""
     n_views, n_expression = x.expression.shape
     level = light_level[:, None]
+    blendshapes = head.expression_prior == "unit_interval"
     ones = jnp.ones((n_views, 1), x.pose.dtype)
     constant, others = jnp.ones((1, 3)) / hyper.light_tint, jnp.ones((8, 3)) / hyper.light
     light_weight = (jnp.concatenate([constant, others]).reshape(1, N_LIGHT) / level) ** 2
     weight = join_own(
         jnp.zeros((n_views, N_POSE), x.pose.dtype),
-        ones / hyper.inverse_distance**2,
-        jnp.broadcast_to(1 / hyper.expression**2, (n_views, n_expression)),
+        ones / (hyper.inverse_distance * head.unit_mm) ** 2,
+        jnp.broadcast_to(1 / hyper.expression**2 if blendshapes else 1.0, (n_views, n_expression)),
         light_weight,
     )
     expected = jnp.zeros((n_views, 9, 3)).at[:, 0].set(level).reshape(n_views, N_LIGHT)
     error = join_own(
         x.pose,
-        x.inverse_distance[:, None] - hyper.inverse_distance_mean,
+        x.inverse_distance[:, None] - hyper.inverse_distance_mean * head.unit_mm,
         x.expression,
         x.light.reshape(n_views, N_LIGHT) - expected,
     )
-    outside = jnp.minimum(x.expression, 0) + jnp.maximum(x.expression - 1, 0)
+    outside = (jnp.minimum(x.expression, 0) + jnp.maximum(x.expression - 1, 0)) * blendshapes
     bound = join_own(0 * x.pose, 0 * ones, outside, jnp.zeros((n_views, N_LIGHT)))
     return weight, error, bound

@@ -9,7 +9,7 @@ N_POSE, N_LIGHT = 6, 27
 
 @struct.dataclass
 class Unknowns:
-    """identity (I,), albedo (A,) shared by the views; pose (V, 6), inverse_distance (V,), expression (V, E), light (V, 9, 3)."""
+    """identity (I,), albedo (A,); per view: pose (V, 6), inverse_distance (V,), expression (V, E), light (V, 9, 3)."""
 
     identity: jax.Array
     albedo: jax.Array
