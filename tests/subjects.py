@@ -13,7 +13,7 @@ from facerig_jax.head.model import landmark_positions
 
 SIZE = 128
 CONFIG = facerig_jax.FitConfig(
-    crop_size=64, max_points=200, landmark_steps=3, blur=(1.5,), photometric_steps=2, expression_steps=2
+    crop_size=64, max_points=200, landmark_steps=8, blur=(1.5,), photometric_steps=3, expression_steps=2
 )
 # Expressions of the small head: some of every kind.
 NAMES = ("jawOpen", "mouthSmileLeft", "mouthSmileRight", "browInnerUp", "eyeBlinkLeft", "eyeBlinkRight")
@@ -22,17 +22,15 @@ PHOTOS = SubjectConfig(n_views=2, size=SIZE, yaw=25.0, face_share=(0.45, 0.55))
 
 @functools.cache
 def small_head(n_identity: int = 8, n_albedo: int = 6):
-    """The embedded head with few modes."""
+    """The embedded head with few modes, for exact landmarks: without a calibration for the detector's."""
     head = facerig_jax.load_head()
     chosen = np.array([head.expression_names.index(name) for name in NAMES])
-    habits = head.dense_calibration
     head = head.replace(
         identity_basis=head.identity_basis[:n_identity],
         expression_basis=head.expression_basis[chosen],
         albedo_basis=head.albedo_basis[:n_albedo],
         expression_names=NAMES,
-        dense_calibration=habits
-        and habits.replace(identity=habits.identity[:n_identity], expression=habits.expression[chosen]),
+        dense_calibration=None,
     )
     return jax.tree.map(jnp.asarray, head)
 

@@ -1,0 +1,242 @@
+"""The front door: one compiled program, transforms of it, masks, statuses, and refusals in words."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from subjects import CONFIG, SIZE, small_head, small_params, subject
+
+import facerig_jax
+from facerig_jax import api
+from facerig_jax.solve import status as codes
+
+# Detection and landmarks alone: where the colours are not the subject.
+POINTS_ONLY = facerig_jax.FitConfig(crop_size=64, blur=(), landmark_steps=3)
+
+
+def fit(images, landmarks=None, config=CONFIG, **changes):
+    return facerig_jax.fit_rig(images, small_params(), small_head(), landmarks=landmarks, config=config, **changes)
+
+
+@pytest.fixture(scope="module")
+def photos():
+    """Photos (2, S, S, 3) and exact landmarks (2, 468, 3) of one subject."""
+    made, landmarks = subject()
+    return made.images, landmarks
+
+
+@pytest.fixture(scope="module")
+def fitted(photos):
+    return fit(*photos)
+
+
+def first_view(result):
+    """What a fit says of the person and of the first view."""
+    views = result.views
+    return (
+        result.rig.neutral,
+        result.rig.albedo,
+        jax.tree.map(lambda x: x[0], (views.pose, views.expression, views.light, views.crop, views.status)),
+    )
+
+
+def assert_close(a, b, tolerance):
+    """Every leaf agrees to `tolerance` of its largest value."""
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, atol=tolerance * max(1e-6, float(np.abs(y).max())))
+
+
+def assert_finite(tree):
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
+
+
+# One program
+
+
+def test_a_fit_has_its_documented_shapes_and_is_finite(fitted):
+    head, n_views = small_head(), 2
+    n_vertices, n_codes = head.mean.shape[0], head.expression_basis.shape[0]
+    assert fitted.rig.neutral.shape == (n_vertices, 3)
+    assert fitted.rig.expression_basis.shape == (n_codes, n_vertices, 3)
+    assert fitted.rig.albedo.shape == (n_vertices, 3)
+    assert fitted.rig.code_names == head.expression_names
+    shapes = {name: getattr(fitted.views, name).shape for name in ("pose", "expression", "light", "status")}
+    assert shapes == {"pose": (n_views, 6), "expression": (n_views, n_codes), "light": (n_views, 9, 3), "status": (2,)}
+    assert fitted.trace["landmark_stage"].shape == (CONFIG.landmark_steps,)
+    assert fitted.trace["photometric_stages"].shape == (len(CONFIG.blur), CONFIG.photometric_steps)
+    assert_finite(fitted)
+    assert int(fitted.status) == codes.OK
+
+
+def test_same_shapes_and_other_numbers_compile_nothing_new(photos, fitted):
+    before = api._fit._cache_size()
+    images, landmarks = photos
+    other = fit(1 - images, landmarks + 1, hyper=facerig_jax.Hyper(landmark_mm=2.0, damping=0.1, colour=0.2))
+    assert api._fit._cache_size() == before
+    assert float(jnp.abs(other.rig.neutral - fitted.rig.neutral).max()) > 0
+
+
+def test_a_jitted_fit_is_traced_once(photos):
+    count = []
+
+    @jax.jit
+    def jitted(images, landmarks, params, head, hyper):
+        count.append(1)
+        return facerig_jax.fit_rig(
+            images, params, head, landmarks=landmarks, hyper=hyper, config=POINTS_ONLY
+        ).rig.identity_code
+
+    for sigma in (1.0, 2.0):
+        jitted(*photos, small_params(), small_head(), facerig_jax.Hyper(landmark_mm=sigma))
+    assert len(count) == 1
+    assert jitted._cache_size() == 1
+
+
+def test_vmap_over_subjects_equals_a_loop(fitted):
+    subjects = [subject(index) for index in range(3)]
+    images, landmarks = jnp.stack([s.images for s, _ in subjects]), jnp.stack([points for _, points in subjects])
+    batched = jax.vmap(fit)(images, landmarks)
+    for index in range(3):
+        one = fit(images[index], landmarks[index])
+        assert_close(jax.tree.map(lambda x, i=index: x[i], batched.rig), one.rig, 1e-3)
+        np.testing.assert_array_equal(batched.views.status[index], one.views.status)
+
+
+def test_gradient_by_the_images_is_finite_and_not_zero(photos):
+    images, landmarks = photos
+    gradient = jax.grad(lambda images: jnp.sum(fit(images, landmarks).rig.albedo))(images)
+    assert np.isfinite(gradient).all()
+    assert float(jnp.abs(gradient).max()) > 0
+
+
+def test_the_one_argument_form_works_under_jit():
+    made, _ = subject()
+    result = jax.jit(functools.partial(facerig_jax.fit_rig, config=POINTS_ONLY))(made.images)
+    assert result.rig.neutral.shape == facerig_jax.load()[1].mean.shape
+    assert result.views.status.tolist() == [codes.OK, codes.OK]
+    assert_finite(result)
+
+
+# Views that do not count
+
+
+def test_padding_to_eight_views_changes_nothing(photos, fitted):
+    images, landmarks = (jnp.concatenate([x, jnp.full((6, *x.shape[1:]), 0.3)]) for x in photos)
+    padded = fit(images, landmarks, view_mask=jnp.array([1, 1, 0, 0, 0, 0, 0, 0]))
+    assert padded.views.status.tolist() == [codes.OK] * 2 + [codes.PADDING] * 6
+    assert_close(first_view(padded), first_view(fitted), 2e-3)
+    assert_finite(padded)
+
+
+def test_one_view_alone_equals_two_of_which_one_is_masked(photos):
+    images, landmarks = photos
+    alone = fit(images[:1], landmarks[:1], config=POINTS_ONLY)
+    masked = fit(images, landmarks, config=POINTS_ONLY, view_mask=jnp.array([1, 0]))
+    assert masked.views.status.tolist() == [codes.OK, codes.PADDING]
+    assert_close(first_view(masked), first_view(alone), 2e-3)
+
+
+def test_a_photo_without_a_face_only_masks_its_own_view(photos):
+    images = photos[0].at[1].set(0.0)
+    with_black = fit(images, config=POINTS_ONLY)
+    masked = fit(photos[0], config=POINTS_ONLY, view_mask=jnp.array([1, 0]))
+    assert with_black.views.status.tolist() == [codes.OK, codes.NO_FACE]
+    assert int(with_black.status) == codes.OK
+    assert_close(first_view(with_black), first_view(masked), 1e-5)
+    assert_finite(with_black)
+
+
+def test_photos_without_any_face_give_the_status_and_finite_numbers():
+    nothing = fit(jnp.zeros((2, SIZE, SIZE, 3)), config=POINTS_ONLY)
+    assert int(nothing.status) == codes.NO_FACE
+    assert nothing.views.status.tolist() == [codes.NO_FACE] * 2
+    assert_finite(nothing)
+
+
+def test_a_view_that_cannot_be_used_is_masked_in_the_colours_too(photos):
+    """Landmarks that are not finite, and landmarks outside the photo."""
+    images, landmarks = photos
+    masked = fit(images, landmarks, view_mask=jnp.array([1, 0]))
+    for broken, status in (
+        (landmarks.at[1].set(jnp.nan), codes.NO_FACE),
+        (landmarks.at[1].add(500.0), codes.OUT_OF_FRAME),
+    ):
+        result = fit(images.at[1].set(0.0), broken)
+        assert result.views.status.tolist() == [codes.OK, status]
+        assert_close(first_view(result), first_view(masked), 1e-4)
+        assert_finite(result)
+
+
+def test_integer_and_float_photos_agree(photos):
+    images = jnp.round(photos[0] * 255).astype(jnp.uint8)
+    whole, real = (fit(x, config=POINTS_ONLY) for x in (images, images.astype(jnp.float32) / 255))
+    assert_close(whole, real, 1e-5)
+
+
+def test_landmark_weight_zero_leaves_a_point_out(photos):
+    images, landmarks = photos
+    weight = jnp.ones(landmarks.shape[1]).at[::5].set(0.0)
+    moved = landmarks.at[:, ::5].add(jnp.array([3.0, -2.0, 0.0])[None, None])
+    # The crop follows all points, so they are moved inwards only where the box is not set by them.
+    low, high = landmarks[..., :2].min(1, keepdims=True) + 4, landmarks[..., :2].max(1, keepdims=True) - 4
+    kept = jnp.all((landmarks[..., :2] > low) & (landmarks[..., :2] < high), -1, keepdims=True)
+    moved = jnp.where(kept, moved, landmarks)
+    a, b = (fit(images, points, landmark_weight=weight).rig.identity_code for points in (landmarks, moved))
+    np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("images", {"images": np.zeros((SIZE, SIZE, 3))}),
+        ("images", {"images": np.zeros((2, SIZE, SIZE, 4))}),
+        ("landmarks", {"landmarks": np.zeros((2, 68, 3))}),
+        ("view_mask", {"view_mask": np.ones(3)}),
+        ("image_size", {"image_size": np.ones((3, 2))}),
+    ],
+)
+def test_wrong_shapes_are_refused_in_words(name, arguments):
+    arguments = {"images": np.zeros((2, SIZE, SIZE, 3)), **arguments}
+    with pytest.raises(ValueError, match=f"{name}.*(shape|broadcast)"):
+        facerig_jax.fit_rig(**arguments, params=small_params(), head=small_head())
+
+
+def test_every_status_has_words():
+    numbers = [value for name, value in vars(codes).items() if name.isupper() and isinstance(value, int)]
+    assert sorted(numbers) == sorted(codes.WORDS)
+    assert facerig_jax.describe(jnp.array(codes.NO_FACE)) == "no face found"
+
+
+# The rig
+
+
+def test_apply_rig_of_a_zero_code_is_the_neutral(fitted):
+    vertices, albedo = facerig_jax.apply_rig(fitted.rig, jnp.zeros(6))
+    np.testing.assert_array_equal(vertices, fitted.rig.neutral)
+    np.testing.assert_array_equal(albedo, fitted.rig.albedo)
+
+
+def test_apply_rig_moves_by_the_named_shape(fitted):
+    index = fitted.rig.code_names.index("jawOpen")
+    vertices, _ = facerig_jax.apply_rig(fitted.rig, jnp.zeros(6).at[index].set(0.5))
+    np.testing.assert_allclose(vertices - fitted.rig.neutral, 0.5 * fitted.rig.expression_basis[index], atol=1e-4)
+
+
+def test_apply_rig_batches_jits_and_has_gradients(fitted, rng):
+    code = jnp.asarray(rng.uniform(size=(2, 3, 6)), jnp.float32)
+    vertices, albedo = jax.jit(facerig_jax.apply_rig)(fitted.rig, code)
+    assert vertices.shape == albedo.shape == (2, 3, *fitted.rig.neutral.shape)
+    np.testing.assert_allclose(vertices[1, 2], facerig_jax.apply_rig(fitted.rig, code[1, 2])[0], atol=1e-4)
+    gradient = jax.grad(lambda code: jnp.sum(facerig_jax.apply_rig(fitted.rig, code)[0][..., 1]))(code)
+    expected = fitted.rig.expression_basis[..., 1].sum(-1)
+    np.testing.assert_allclose(gradient, np.broadcast_to(expected, gradient.shape), rtol=1e-3, atol=0.1)
+
+
+def test_apply_rig_refuses_a_code_of_another_width(fitted):
+    with pytest.raises(ValueError, match="expression: expected shape"):
+        facerig_jax.apply_rig(fitted.rig, jnp.zeros(52))
