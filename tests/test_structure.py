@@ -148,7 +148,8 @@ def test_public_functions_say_what_they_take_and_return(name, function):
     assert len(text.splitlines()[0]) > 10, name
     if inspect.signature(function).parameters:
         assert "Args:" in text, name
-    assert "Returns:" in text, name
+    if inspect.signature(function).return_annotation not in (None, "None"):
+        assert "Returns:" in text, name
 
 
 def test_shipped_assets_are_small():

@@ -81,6 +81,9 @@ def save_rig(path, rig: Rig, head: HeadModel | None = None) -> None:
 def load_rig(path) -> Rig:
     """Reads rig.npz.
 
+    Args:
+      path: file written by `save_rig`.
+
     Returns:
       Rig of numpy arrays, ready for `apply_rig`.
 
