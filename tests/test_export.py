@@ -447,7 +447,8 @@ def validator():
     if shutil.which("node") is None or shutil.which("npm") is None:
         missing("node and npm are needed to run the Khronos glTF validator.")
     if not (NODE_FOLDER / "node_modules" / "gltf-validator").is_dir():
-        command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", NODE_FOLDER, "gltf-validator@2"]
+        package = "gltf-validator@2.0.0-dev.3.10"
+        command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", NODE_FOLDER, package]
         NODE_FOLDER.mkdir(parents=True, exist_ok=True)
         if subprocess.run(command, check=False, timeout=120).returncode != 0:
             missing("npm could not install gltf-validator (no network?).")

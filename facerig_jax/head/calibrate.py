@@ -89,10 +89,11 @@ def move_points(head: HeadModel, habits: LandmarkCalibration, surface: Callable)
 
 
 def barycentric(point: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """(n, 3) weights of points (n, 3) in the planes of triangles (n, 3 corners, 3)."""
+    """(n, 3) weights, none negative, of points (n, 3) on triangles (n, 3 corners, 3)."""
     edges = np.stack([corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]], -1)
     second_third = np.einsum("nij,nj->ni", np.linalg.pinv(edges), point - corners[:, 0])
-    return np.concatenate([1 - second_third.sum(1, keepdims=True), second_third], 1)
+    weights = np.concatenate([1 - second_third.sum(1, keepdims=True), second_third], 1).clip(0)
+    return weights / weights.sum(1, keepdims=True)
 
 
 def factor_noise(residual: np.ndarray, n_common: int) -> tuple[np.ndarray, np.ndarray]:
