@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from facerig_jax.checks import check_shape
+from facerig_jax.checks import check_choice, check_shape
 from facerig_jax.config import FitConfig, Hyper, as_arrays
 from facerig_jax.detect import detect, load_detector
 from facerig_jax.geometry.camera import to_image
@@ -84,6 +84,7 @@ def fit_rig(
     default_params, default_head = load() if params is None or head is None else (params, head)
     params, head = default_params if params is None else params, default_head if head is None else head
     n_points = N_LANDMARKS
+    check_choice("config.landmarks", config.landmarks, ("dense", "68"))
     if landmarks is not None:
         check_shape("landmarks", landmarks, n_views, n_points, 3)
     size = (

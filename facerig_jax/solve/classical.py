@@ -19,7 +19,7 @@ from facerig_jax.geometry.rotation import euler_to_matrix, matrix_to_euler, rota
 from facerig_jax.geometry.sampling import bilinear
 from facerig_jax.geometry.visibility import visible
 from facerig_jax.head.model import vertices
-from facerig_jax.numerics import HIGHEST, masked_mean, normalize
+from facerig_jax.numerics import masked_mean, normalize
 from facerig_jax.solve import terms
 from facerig_jax.solve.gauss_newton import levenberg_marquardt
 from facerig_jax.solve.points import dense_landmark_model, evaluate, landmark68_model, surface_model
@@ -244,11 +244,11 @@ def colour_data(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, 
     albedo_mean, albedo_basis = log_albedo(head, index)
     size = image.shape[1]
 
-    def mean_colour(pose, inverse_distance, expression, image, landmarks):
+    def mean_colour(pose, inverse_distance, expression, image):
         points = to_image(project(evaluate(model, x.identity, expression)[:, :3], pose, inverse_distance), size, size)
         return jnp.mean(bilinear(image, points[:, :2]))
 
-    brightness = jax.vmap(mean_colour)(x.pose, x.inverse_distance, x.expression, image, observed.landmarks)
+    brightness = jax.vmap(mean_colour)(x.pose, x.inverse_distance, x.expression, image)
     data = terms.ColourData(
         model=model,
         albedo_mean=albedo_mean,
@@ -290,7 +290,7 @@ def sample_weight(head, observed, x: Unknowns, data, index, hyper: Hyper) -> jax
 
 def _light(x: Unknowns, data, weight, level):
     """Closed-form light (V, 9, 3) at the current shape and albedo, from a start at the expected level."""
-    albedo = jnp.exp(data.albedo_mean + jnp.tensordot(x.albedo, data.albedo_basis, 1, precision=HIGHEST))
+    albedo = terms.point_albedo(x, data)
     size = data.image.shape[1]
 
     def one(pose, inverse_distance, expression, image, weight, level, old):

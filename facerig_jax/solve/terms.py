@@ -140,10 +140,15 @@ def image_point_and_basis(geometry, pose, inverse_distance, size: int):
     return to_image(project(geometry[None, :3], pose, inverse_distance), size, size)[0, :2], sh_basis(normal)
 
 
+def point_albedo(x: Unknowns, data: ColourData) -> jax.Array:
+    """(n, 3) linear RGB of the compared vertices."""
+    return jnp.exp(data.albedo_mean + jnp.tensordot(x.albedo, data.albedo_basis, 1, precision=HIGHEST))
+
+
 def colour_terms(x: Unknowns, data: ColourData):
     """Residuals (V, n, 3) = (observed - albedo * shading) / brightness, and their slope by albedo detail (V, n, 3)."""
     size = data.image.shape[1]
-    albedo = jnp.exp(data.albedo_mean + jnp.tensordot(x.albedo, data.albedo_basis, 1, precision=HIGHEST))
+    albedo = point_albedo(x, data)
 
     def one(pose, inverse_distance, expression, light, image, brightness):
         geometry = evaluate(data.model, x.identity, expression)
@@ -162,7 +167,7 @@ def colour_jacobian(x: Unknowns, data: ColourData):
     two tangents, so the bases enter by one product instead of hundreds of tangents through the renderer.
     """
     size = data.image.shape[1]
-    albedo = jnp.exp(data.albedo_mean + jnp.tensordot(x.albedo, data.albedo_basis, 1, precision=HIGHEST))
+    albedo = point_albedo(x, data)
 
     def one(pose, inverse_distance, expression, light, image, brightness):
         geometry = evaluate(data.model, x.identity, expression)
