@@ -76,3 +76,114 @@ class Hyper:
 def as_arrays(hyper: Hyper, dtype=jnp.float32) -> Hyper:
     """Turns every number of a Hyper into an array, so that changing it never recompiles."""
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), hyper)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of the networks; the defaults are the published ones (54.7 M parameters).
+
+    image_size:       side of the square crop that the networks see, px; a multiple of 64.
+    widths:           channels of a backbone's first convolution and of its layers 1 to 8.
+    rgb_blocks:       residual blocks in layers 3 to 6 of the backbone behind energy and rig features (DRN-D-38).
+    albedo_blocks:    of the backbone behind albedo features, layers 3 to 5 (DRN-D-22 without its coarsest layers).
+    pose_blocks:      of the pose regressor (DRN-D-22); () = no regressor: the first pose comes from the landmarks.
+    pose_hidden:      width of the regressor's hidden layer.
+    norm:             'batch' (running statistics, frozen) or 'group' in the backbones.
+    features:         channels of every feature pyramid.
+    uv_sizes:         side of the identity and expression maps of each stage, texels; a multiple of 4.
+    albedo_uv_sizes:  of the albedo maps.
+    uv_width:         channels of the identity and expression maps.
+    albedo_width:     of the albedo maps.
+    identity_code, expression_code, albedo_code: lengths of the rig code's three parts.
+    codes:            K, length of a view's expression code.
+    modes:            linear expression modes that the first stage mixes.
+    named_codes:      True: the expression code itself is the weights of the modes (K = modes), the network corrects
+                      them; False: the weights come from the network alone, as published.
+    expression_gain:  largest weight of a mode that the network gives.
+    gate:             width of the per-texel expression networks' hidden layer.
+    albedo_gate:      of the per-texel albedo network's.
+    gate_hidden:      hidden layer that makes the first stage's expression network.
+    step_hidden, albedo_step_hidden: hidden layers of the step-size networks.
+    dtype:            'float32' (the precision of the inputs) or 'bfloat16', for all convolutions.
+    """
+
+    image_size: int = 256
+    widths: tuple[int, ...] = (16, 16, 32, 64, 128, 256, 512, 512, 512)
+    rgb_blocks: tuple[int, ...] = (3, 4, 6, 3)
+    albedo_blocks: tuple[int, ...] = (2, 2, 2)
+    pose_blocks: tuple[int, ...] = (2, 2, 2, 2)
+    pose_hidden: int = 256
+    norm: str = "batch"
+    features: int = 64
+    uv_sizes: tuple[int, ...] = (32, 64, 128)
+    albedo_uv_sizes: tuple[int, ...] = (64, 128, 128)
+    uv_width: int = 32
+    albedo_width: int = 16
+    identity_code: int = 80
+    expression_code: int = 128
+    albedo_code: int = 64
+    codes: int = 8
+    modes: int = 32
+    named_codes: bool = False
+    expression_gain: float = 3.0
+    gate: int = 4
+    albedo_gate: int = 4
+    gate_hidden: int = 512
+    step_hidden: int = 64
+    albedo_step_hidden: int = 8
+    dtype: str = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedConfig:
+    """Static settings of the learned solver; the defaults are the published method (reference/inorig.md section 7).
+
+    networks:      sizes of the networks.
+    crop_margin:   side of the crop over the larger side of the landmarks' box.
+    landmarks:     'dense' or '68'; a head without dense points is always fitted with '68'.
+    linear_colour: True: albedo and light in linear RGB; False: in the photos' own values, as published.
+    inverse_distance: 1 / mm, the same for all views; 0 = orthographic, as published.
+    energies:      which of 'feature', 'landmark', 'photometric' are minimised.
+    geometry_from_colour: True lets the photometric energy move geometry too.
+    update:        'learned' step sizes, 'fixed' ones (the biases below), or 'regression': codes, pose and expression
+                   straight from the features, without looking at the energies.
+    dynamic_albedo: whether the last stage's albedo depends on the expression.
+    linear_rig:    True leaves the networks' displacements and albedo out: linear modes alone.
+    stages, steps: how many, at most 3 stages.
+    step_scale:    per stage, exponent range of the step sizes of identity, pose, expression, expression code, albedo.
+    step_bias:     per stage, their exponents where the network gives 0.
+    detach:        no gradient flows between stages nor through the residual statistics.
+    checkpoint:    recompute the stages' and steps' insides in reverse mode instead of keeping them.
+    unroll:        unroll the loops over stages and steps; None: on a CPU only (BUILD_NOTES has the measurements).
+    """
+
+    networks: NetworkConfig = NetworkConfig()
+    crop_margin: float = 1.35
+    landmarks: str = "68"
+    linear_colour: bool = False
+    inverse_distance: float = 0.0
+    energies: tuple[str, ...] = ("feature", "landmark", "photometric")
+    geometry_from_colour: bool = False
+    update: str = "learned"
+    dynamic_albedo: bool = True
+    linear_rig: bool = False
+    stages: int = 3
+    steps: int = 3
+    step_scale: tuple[tuple[float, ...], ...] = ((2, 2, 4, 4, 4), (4, 4, 4, 4, 4), (4, 4, 4, 4, 4))
+    step_bias: tuple[tuple[float, ...], ...] = (
+        (0, -2.5, -3, -2, -2.5),
+        (0, -2.5, -3.5, -2, -2.5),
+        (0, -2.5, -4, -2, -2.5),
+    )
+    detach: bool = True
+    checkpoint: bool = False
+    unroll: bool | None = None
+
+
+@struct.dataclass
+class EnergyWeights:
+    """Traced settings of the learned solver: what each energy counts for; the defaults are the published ones."""
+
+    feature: jax.Array | float = 0.25
+    landmark: jax.Array | float = 0.025
+    photometric: jax.Array | float = 1.0

@@ -1,0 +1,220 @@
+"""All networks of the learned solver: their parameters as one tree, and the functions that apply them.
+
+params
+  pose                       initial pose (absent without `pose_blocks`)
+  rgb, albedo                backbones
+  energy_fpn, rig_fpn, albedo_fpn
+  stages: tuple of dicts
+    identity_uv, expression_uv, albedo_uv   view encoders
+    expression_vector        first stage only
+    identity, expression, expression_out, albedo, albedo_out   decoders
+    step, albedo_step        step-size networks
+    direct                   only with update='regression'
+"""
+
+from __future__ import annotations
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from facerig_jax.checks import check_choice
+from facerig_jax.config import LearnedConfig, NetworkConfig
+from facerig_jax.networks import rig_parts as parts
+from facerig_jax.networks.backbone import Backbone, FeaturePyramid, PoseRegressor
+
+# Red, green and blue of ImageNet's photos, which the backbones' inputs are normalised by.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# The three numbers that a view's UV map appends to the features: the vertex's position.
+N_POSITION = 3
+N_STEPS = 4
+
+
+@struct.dataclass
+class Pyramids:
+    """Feature maps of the views, one tuple entry a stage, (V, h, w, C) each."""
+
+    energy: tuple[jax.Array, ...]
+    rig: tuple[jax.Array, ...]
+    albedo: tuple[jax.Array, ...]
+
+
+def normalize_images(images: jax.Array) -> jax.Array:
+    """sRGB in [0, 1] (..., 3) -> what the backbones were trained on."""
+    axes = range(images.ndim - 1)
+    mean, std = (jnp.expand_dims(jnp.array(x, images.dtype), axes) for x in (IMAGENET_MEAN, IMAGENET_STD))
+    return (images - mean) / std
+
+
+def image_modules(config: NetworkConfig) -> dict[str, nn.Module]:
+    """The networks that see whole images or their maps, by their place in the parameters."""
+    modules = {
+        "rgb": Backbone(config.widths, config.rgb_blocks, config.norm),
+        "albedo": Backbone(config.widths, config.albedo_blocks, config.norm),
+    }
+    modules |= {name: FeaturePyramid(config.features) for name in ("energy_fpn", "rig_fpn", "albedo_fpn")}
+    if config.pose_blocks:
+        modules["pose"] = PoseRegressor(config.widths, config.pose_blocks, config.pose_hidden, config.norm)
+    return modules
+
+
+def stage_modules(config: LearnedConfig, stage: int) -> dict[str, nn.Module]:
+    """The networks of one stage, by their place in its parameters."""
+    sizes = config.networks
+    n, a, k = sizes.uv_width, sizes.albedo_width, sizes.codes
+    modules = {
+        "identity_uv": parts.ViewEncoder(n),
+        "expression_uv": parts.ViewEncoder(n),
+        "albedo_uv": parts.ViewEncoder(a),
+        "identity": parts.MapDecoder(n, n, 3),
+        "step": parts.StepNetwork(sizes.step_hidden, N_STEPS),
+        "albedo_step": parts.StepNetwork(sizes.albedo_step_hidden, 1),
+    }
+    if stage == 0:
+        modules["expression_vector"] = parts.VectorEncoder()
+        outputs = sizes.modes * (k + sizes.modes)
+        modules["expression"] = parts.WeightMaker(sizes.gate_hidden, outputs, zero=sizes.named_codes)
+    else:
+        modules["expression"] = parts.MapDecoder(n // 4, n, sizes.gate * (k + n), zero=False)
+        modules["expression_out"] = parts.MapOutput()
+    if stage == 2 and config.dynamic_albedo:
+        modules["albedo"] = parts.MapDecoder(a // 4, a, sizes.albedo_gate * (k + a), zero=False)
+        modules["albedo_out"] = parts.MapOutput()
+    else:
+        modules["albedo"] = parts.MapDecoder(a // 4, a, 3)
+    if config.update == "regression":
+        shared = sizes.identity_code + sizes.expression_code + sizes.albedo_code
+        modules["direct"] = parts.DirectRegressor(sizes.gate_hidden, shared, 6 + k)
+    return modules
+
+
+def _stage_inputs(config: LearnedConfig, stage: int) -> dict[str, tuple]:
+    """Stand-in inputs of one stage's networks, of the right shapes."""
+    sizes = config.networks
+    side, albedo_side = sizes.uv_sizes[stage], sizes.albedo_uv_sizes[stage]
+    n, a = sizes.uv_width, sizes.albedo_width
+    zeros, mask = jnp.zeros, jnp.ones(1)
+    view, albedo_view = ((1, s, s, sizes.features + N_POSITION) for s in (side, albedo_side))
+    uv, albedo_uv = zeros((side, side, n)), zeros((albedo_side, albedo_side, a))
+    code = zeros(sizes.expression_code)
+    return {
+        "identity_uv": (zeros(view), mask),
+        "expression_uv": (zeros(view), mask),
+        "albedo_uv": (zeros(albedo_view), mask),
+        "expression_vector": (uv,),
+        "identity": (zeros(sizes.identity_code), uv),
+        "expression": (code, zeros(16 * n)) if stage == 0 else (code, uv),
+        "expression_out": (uv[None],),
+        "albedo": (zeros(sizes.albedo_code), albedo_uv),
+        "albedo_out": (albedo_uv[None],),
+        "step": (zeros(sizes.features + 2),),
+        "albedo_step": (zeros(3),),
+        "direct": (zeros((1, sizes.features)), mask),
+    }
+
+
+def init_params(key: jax.Array, config: LearnedConfig) -> dict:
+    """Untrained parameters; last layers start at zero as published.
+
+    Args:
+      key: random key.
+      config: static settings.
+
+    Returns:
+      Nested dict of arrays, see this module's text.
+
+    Raises:
+      ValueError: a size in `config` is not allowed.
+    """
+    check_sizes(config)
+    size = config.networks.image_size
+    image = jnp.zeros((1, size, size, 3))
+    modules = image_modules(config.networks)
+    draw = _Draws(key)
+    params = {name: draw(modules[name], image) for name in ("rgb", "albedo", "pose") if name in modules}
+    for pyramid, backbone in (("energy_fpn", "rgb"), ("rig_fpn", "rgb"), ("albedo_fpn", "albedo")):
+        shapes = jax.eval_shape(lambda name=backbone: backbone_maps(modules[name], params[name], image))
+        params[pyramid] = draw(modules[pyramid], tuple(jnp.zeros(map_.shape) for map_ in shapes))
+    params["stages"] = tuple(
+        {name: draw(module, *_stage_inputs(config, stage)[name]) for name, module in modules.items()}
+        for stage, modules in ((stage, stage_modules(config, stage)) for stage in range(config.stages))
+    )
+    return params
+
+
+class _Draws:
+    """Initialises one module after the other, each with its own random numbers."""
+
+    def __init__(self, key):
+        self.key, self.count = key, 0
+
+    def __call__(self, module: nn.Module, *inputs) -> dict:
+        self.count += 1
+        return module.init(jax.random.fold_in(self.key, self.count), *inputs)["params"]
+
+
+def check_sizes(config: LearnedConfig) -> None:
+    """Refuses settings that no network can be built for, in words."""
+    sizes = config.networks
+    check_choice("networks.norm", sizes.norm, ("batch", "group"))
+    check_choice("networks.dtype", sizes.dtype, ("float32", "bfloat16"))
+    check_choice("update", config.update, ("learned", "fixed", "regression"))
+    check_choice("landmarks", config.landmarks, ("dense", "68"))
+    for energy in config.energies:
+        check_choice("energies", energy, ("feature", "landmark", "photometric"))
+    if sizes.image_size % 64:
+        raise ValueError(f"networks.image_size: a multiple of 64 is needed, got {sizes.image_size}.")
+    if not 1 <= config.stages <= 3 or config.steps < 1:
+        raise ValueError(f"stages, steps: 1 to 3 and at least 1 are allowed, got {config.stages} and {config.steps}.")
+    if sizes.named_codes and sizes.codes != sizes.modes:
+        raise ValueError(f"networks.codes: named codes are one per mode ({sizes.modes}), got {sizes.codes}.")
+    if any(size % 4 for size in (*sizes.uv_sizes, *sizes.albedo_uv_sizes)):
+        raise ValueError(f"networks.uv_sizes: multiples of 4 are needed, got {sizes.uv_sizes}.")
+
+
+def apply(module: nn.Module, params: dict, *inputs, dtype: str = "float32"):
+    """A network's output, in the precision of its inputs; 'bfloat16' computes inside in bfloat16."""
+    if dtype == "float32":
+        return module.apply({"params": params}, *inputs)
+    half = jax.tree.map(lambda x: x.astype(dtype), (params, inputs))
+    out = module.apply({"params": half[0]}, *half[1])
+    return jax.tree.map(lambda x: x.astype(jax.tree.leaves(inputs)[0].dtype), out)
+
+
+def backbone_maps(module: Backbone, params: dict, images: jax.Array, dtype: str = "float32"):
+    """A backbone's maps, coarse to fine, but the finest, which no pyramid uses."""
+    return apply(module, params, images, dtype=dtype)[:-1]
+
+
+def image_features(params: dict, images: jax.Array, config: NetworkConfig) -> Pyramids:
+    """Energy, rig and albedo features of every view (reference/inorig.md section 2).
+
+    Args:
+      params: all networks' parameters.
+      images: (V, S, S, 3) normalised, see `normalize_images`.
+      config: sizes.
+
+    Returns:
+      Pyramids, one entry per stage.
+    """
+    modules = image_modules(config)
+    run = functools.partial(apply, dtype=config.dtype)
+    rgb = backbone_maps(modules["rgb"], params["rgb"], images, config.dtype)
+    albedo = backbone_maps(modules["albedo"], params["albedo"], images, config.dtype)
+    rig, energy = (run(modules[name], params[name], rgb) for name in ("rig_fpn", "energy_fpn"))
+    fine = run(modules["albedo_fpn"], params["albedo_fpn"], albedo)
+    return Pyramids(energy, rig, tuple(fine[min(stage + 1, 2)] for stage in range(3)))
+
+
+def regress_pose(params: dict, images: jax.Array, config: NetworkConfig) -> jax.Array:
+    """Initial normalised pose (V, 6) of normalised images (V, S, S, 3)."""
+    return apply(image_modules(config)["pose"], params["pose"], images, dtype=config.dtype)
+
+
+def count_parameters(params) -> int:
+    """How many numbers a tree of parameters holds."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
