@@ -182,8 +182,16 @@ class LearnedConfig:
 
 @struct.dataclass
 class EnergyWeights:
-    """Traced settings of the learned solver: what each energy counts for; the defaults are the published ones."""
+    """Traced settings of the learned solver: what each energy counts for; the defaults are the published ones.
+
+    light_ridge: regularisation of the light solve, relative to its normal matrix.
+    """
 
     feature: jax.Array | float = 0.25
     landmark: jax.Array | float = 0.025
     photometric: jax.Array | float = 1.0
+    light_ridge: jax.Array | float = 0.0
+
+
+# The published method: for parity with its code and weights.
+PAPER = LearnedConfig()

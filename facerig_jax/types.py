@@ -159,14 +159,54 @@ class Views:
 
 
 @struct.dataclass
+class RigWeights:
+    """The personal small networks that turn an expression code into motion and shading; all zero moves nothing.
+
+    Fixed letters: K codes, M linear modes, m and n a per-texel network's hidden and outer width, S texels per side.
+
+    first, second: (M, K), (M, M) the network that mixes the linear modes.
+    texels:        per further stage (S, S, m (K + n)) a network for each texel of the displacement map.
+    albedo_texels: (S, S, m (K + n)) the same for the albedo map, or None when the albedo is static.
+    """
+
+    first: jax.Array
+    second: jax.Array
+    texels: tuple[jax.Array, ...]
+    albedo_texels: jax.Array | None
+
+
+@struct.dataclass
+class NeuralRig:
+    """What a learned rig has beyond its neutral, modes and static albedo.
+
+    weights:       the person's small networks.
+    outputs:       per entry of `weights.texels` the parameters of the map's last layers, the same for everybody.
+    albedo_output: those of the albedo map, or None.
+    uv:            (P, 2) where each vertex looks its values up.
+    named_codes:   True: the code itself is the modes' weights, which the networks correct.
+    expression_gain: largest weight of a mode that the networks give.
+    linear_colour: whether the albedo is worked out in linear RGB, or in sRGB values as published.
+    """
+
+    weights: RigWeights
+    outputs: tuple[dict, ...]
+    albedo_output: dict | None
+    uv: jax.Array
+    named_codes: bool = struct.field(pytree_node=False, default=False)
+    expression_gain: float = struct.field(pytree_node=False, default=3.0)
+    linear_colour: bool = struct.field(pytree_node=False, default=True)
+
+
+@struct.dataclass
 class Rig:
     """A personalised face rig: everything `apply_rig` needs.
 
     neutral:        (P, 3) head frame, head units, zero expression.
-    expression_basis: (K, P, 3) personalised displacement per unit of the code.
-    albedo:         (P, 3) linear RGB in [0, 1].
+    expression_basis: (K, P, 3) personalised displacement per unit of the code; of a learned rig (M, P, 3), the modes.
+    albedo:         (P, 3) linear RGB in [0, 1]; where the albedo depends on the expression, before that.
     identity_code:  (I,) coefficients in the head's identity basis.
-    albedo_code:    (A,) coefficients in the head's albedo basis.
+    albedo_code:    (A,) coefficients in the head's albedo basis; (0,) for a learned rig.
+    neural:         None for a linear rig.
     """
 
     neutral: jax.Array
@@ -174,8 +214,14 @@ class Rig:
     albedo: jax.Array
     identity_code: jax.Array
     albedo_code: jax.Array
+    neural: NeuralRig | None = None
     code_names: tuple[str, ...] = struct.field(pytree_node=False, default=())
     unit_mm: float = struct.field(pytree_node=False, default=1.0)
+
+    @property
+    def n_codes(self) -> int:
+        """K, the length of an expression code."""
+        return self.expression_basis.shape[0] if self.neural is None else self.neural.weights.first.shape[-1]
 
 
 @struct.dataclass

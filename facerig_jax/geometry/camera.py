@@ -47,9 +47,31 @@ def from_image(points: jax.Array, height: int, width: int) -> jax.Array:
     return jnp.stack([points[..., 0] - width / 2, height / 2 - 1 - points[..., 1]], -1)
 
 
-def normalized_to_pose(pose: jax.Array) -> jax.Array:
-    """The reference's normalised pose (..., 6) -> real pose for a head in micrometres (inorig.md section 1)."""
-    gain = jnp.array([1.0, 1.0, 1.0, 5e-4, 10.0, 10.0], pose.dtype)
-    shift = jnp.array([0.0, 0.0, 0.0, 1.25e-3, 0.0, 0.0], pose.dtype)
-    axes = range(pose.ndim - 1)
-    return pose * jnp.expand_dims(gain, axes) + jnp.expand_dims(shift, axes)
+def normalized_to_pose(pose: jax.Array, unit_mm: float = 1e-3, image_size: int = 256) -> jax.Array:
+    """The method's normalised pose -> real pose: s = 0.5 p + 1.25 px/mm and t = 10 p px in a crop of 256 pixels.
+
+    reference/inorig.md section 1, in millimetres and for any head and crop.
+
+    Args:
+      pose: (..., 6) pitch, yaw, roll (rad), normalised scale and translation.
+      unit_mm: millimetres per head unit.
+      image_size: side of the crop, px.
+
+    Returns:
+      (..., 6) see `project`.
+    """
+    gain, shift = _normalisation(unit_mm, image_size, pose)
+    return pose * gain + shift
+
+
+def pose_to_normalized(pose: jax.Array, unit_mm: float = 1e-3, image_size: int = 256) -> jax.Array:
+    """The inverse of `normalized_to_pose`."""
+    gain, shift = _normalisation(unit_mm, image_size, pose)
+    return (pose - shift) / gain
+
+
+def _normalisation(unit_mm: float, image_size: int, like: jax.Array) -> tuple[jax.Array, jax.Array]:
+    size, axes = image_size / 256, range(like.ndim - 1)
+    gain = jnp.array([1.0, 1.0, 1.0, 0.5 * unit_mm * size, 10.0 * size, 10.0 * size], like.dtype)
+    shift = jnp.array([0.0, 0.0, 0.0, 1.25 * unit_mm * size, 0.0, 0.0], like.dtype)
+    return jnp.expand_dims(gain, axes), jnp.expand_dims(shift, axes)

@@ -32,6 +32,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # The three numbers that a view's UV map appends to the features: the vertex's position.
 N_POSITION = 3
 N_STEPS = 4
+# The backbone behind each pyramid.
+PYRAMIDS = {"energy_fpn": "rgb", "rig_fpn": "rgb", "albedo_fpn": "albedo"}
 
 
 @struct.dataclass
@@ -56,7 +58,7 @@ def image_modules(config: NetworkConfig) -> dict[str, nn.Module]:
         "rgb": Backbone(config.widths, config.rgb_blocks, config.norm),
         "albedo": Backbone(config.widths, config.albedo_blocks, config.norm),
     }
-    modules |= {name: FeaturePyramid(config.features) for name in ("energy_fpn", "rig_fpn", "albedo_fpn")}
+    modules |= {name: FeaturePyramid(config.features) for name in PYRAMIDS}
     if config.pose_blocks:
         modules["pose"] = PoseRegressor(config.widths, config.pose_blocks, config.pose_hidden, config.norm)
     return modules
@@ -136,9 +138,9 @@ def init_params(key: jax.Array, config: LearnedConfig) -> dict:
     modules = image_modules(config.networks)
     draw = _Draws(key)
     params = {name: draw(modules[name], image) for name in ("rgb", "albedo", "pose") if name in modules}
-    for pyramid, backbone in (("energy_fpn", "rgb"), ("rig_fpn", "rgb"), ("albedo_fpn", "albedo")):
-        shapes = jax.eval_shape(lambda name=backbone: backbone_maps(modules[name], params[name], image))
-        params[pyramid] = draw(modules[pyramid], tuple(jnp.zeros(map_.shape) for map_ in shapes))
+    for pyramid, backbone in PYRAMIDS.items():
+        maps = jax.eval_shape(functools.partial(apply, modules[backbone]), params[backbone], image)[:-1]
+        params[pyramid] = draw(modules[pyramid], tuple(jnp.zeros(x.shape) for x in maps))
     params["stages"] = tuple(
         {name: draw(module, *_stage_inputs(config, stage)[name]) for name, module in modules.items()}
         for stage, modules in ((stage, stage_modules(config, stage)) for stage in range(config.stages))
@@ -185,13 +187,8 @@ def apply(module: nn.Module, params: dict, *inputs, dtype: str = "float32"):
     return jax.tree.map(lambda x: x.astype(jax.tree.leaves(inputs)[0].dtype), out)
 
 
-def backbone_maps(module: Backbone, params: dict, images: jax.Array, dtype: str = "float32"):
-    """A backbone's maps, coarse to fine, but the finest, which no pyramid uses."""
-    return apply(module, params, images, dtype=dtype)[:-1]
-
-
-def image_features(params: dict, images: jax.Array, config: NetworkConfig) -> Pyramids:
-    """Energy, rig and albedo features of every view (reference/inorig.md section 2).
+def feature_maps(params: dict, images: jax.Array, config: NetworkConfig) -> dict[str, tuple[jax.Array, ...]]:
+    """The maps of every backbone and pyramid, by their place in the parameters, each coarse to fine.
 
     Args:
       params: all networks' parameters.
@@ -199,15 +196,20 @@ def image_features(params: dict, images: jax.Array, config: NetworkConfig) -> Py
       config: sizes.
 
     Returns:
-      Pyramids, one entry per stage.
+      name -> tuple of (V, h, w, C). The backbones' finest maps feed nothing.
     """
     modules = image_modules(config)
-    run = functools.partial(apply, dtype=config.dtype)
-    rgb = backbone_maps(modules["rgb"], params["rgb"], images, config.dtype)
-    albedo = backbone_maps(modules["albedo"], params["albedo"], images, config.dtype)
-    rig, energy = (run(modules[name], params[name], rgb) for name in ("rig_fpn", "energy_fpn"))
-    fine = run(modules["albedo_fpn"], params["albedo_fpn"], albedo)
-    return Pyramids(energy, rig, tuple(fine[min(stage + 1, 2)] for stage in range(3)))
+    maps = {name: apply(modules[name], params[name], images, dtype=config.dtype) for name in ("rgb", "albedo")}
+    for pyramid, backbone in PYRAMIDS.items():
+        maps[pyramid] = apply(modules[pyramid], params[pyramid], maps[backbone][:-1], dtype=config.dtype)
+    return maps
+
+
+def image_features(params: dict, images: jax.Array, config: NetworkConfig) -> Pyramids:
+    """Energy, rig and albedo features of every view for each stage; arguments as for `feature_maps`."""
+    maps = feature_maps(params, images, config)
+    albedo = maps["albedo_fpn"]
+    return Pyramids(maps["energy_fpn"], maps["rig_fpn"], tuple(albedo[min(stage + 1, 2)] for stage in range(3)))
 
 
 def regress_pose(params: dict, images: jax.Array, config: NetworkConfig) -> jax.Array:

@@ -1,0 +1,326 @@
+"""The learned solver: three coarse-to-fine stages of three gradient steps with learned sizes, as one scan.
+
+reference/inorig.md section 7. `solve_learned` is the table of contents, `run_stage` one stage's.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from facerig_jax.config import EnergyWeights, LearnedConfig
+from facerig_jax.energies.table import Measured, Observed, Posed, measure, observed_colours, shading
+from facerig_jax.geometry.camera import normalized_to_pose, project, to_image
+from facerig_jax.geometry.light import ambient_light, sh_basis, solve_light
+from facerig_jax.geometry.mesh import vertex_normals
+from facerig_jax.geometry.uv_tables import UVTable
+from facerig_jax.geometry.visibility import visible
+from facerig_jax.networks.model import Pyramids, apply, image_features, normalize_images, regress_pose, stage_modules
+from facerig_jax.numerics import masked_mean
+from facerig_jax.rig.decode import DecodedRig, RigCode, decode, displace, mean_rig, mode_weights, shade_albedo
+from facerig_jax.rig.space import RigSpace, make_tables, rig_space
+from facerig_jax.types import HeadModel
+
+# Which vertices of the views (V, P, 3) px a camera sees: (vertices_img, faces, size) -> (V, P) bool.
+Visibility = Callable[[jax.Array, jax.Array, int], jax.Array]
+
+
+@struct.dataclass
+class Problem:
+    """What stays the same during a fit."""
+
+    params: dict
+    head: HeadModel
+    tables: dict[int, UVTable]
+    pyramids: Pyramids
+    observed: Observed
+    weights: EnergyWeights
+
+
+@struct.dataclass
+class Unknowns:
+    """What one stage's steps change: code; pose (V, 6), normalised; expression (V, K)."""
+
+    code: RigCode
+    pose: jax.Array
+    expression: jax.Array
+
+
+@struct.dataclass
+class SolverState:
+    """What a stage hands to the next.
+
+    rig:       the rig decoded so far.
+    pose:      (V, 6) normalised.
+    expression: (V, K).
+    light:     (V, 9, 3).
+    projected: (V, P, 3) the rig in every view, projected frame, px.
+    seen:      (V, P) its visible vertices.
+    """
+
+    rig: DecodedRig
+    pose: jax.Array
+    expression: jax.Array
+    light: jax.Array
+    projected: jax.Array
+    seen: jax.Array
+
+
+def solve_learned(
+    params: dict,
+    head: HeadModel,
+    observed: Observed,
+    weights: EnergyWeights,
+    config: LearnedConfig,
+    *,
+    first_pose: jax.Array | None = None,
+    see: Visibility = visible,
+) -> tuple[SolverState, dict]:
+    """Fits a rig and every view's pose, expression and light.
+
+    Args:
+      params: all networks' parameters.
+      head: morphable head.
+      observed: crops and landmarks of V views.
+      weights: traced settings.
+      config: static settings.
+      first_pose: (V, 6) normalised; default: from the pose regressor.
+      see: visibility rule.
+
+    Returns:
+      state: SolverState after the last stage.
+      trace: 'start' the mean head's 'projected' vertices (V, P, 3) and 'light' (V, 9, 3); 'steps' name -> (stages, steps, ...), see `take_step`; 'stages'
+        name -> (stages, ...), see `finish_stage`.
+    """
+    with jax.named_scope("features"):
+        photos = normalize_images(observed.photo)
+        pyramids = image_features(params, photos, config.networks)
+        pose = regress_pose(params, photos, config.networks) if first_pose is None else first_pose
+        problem = Problem(params, head, make_tables(head, config), pyramids, observed, weights)
+    with jax.named_scope("start"):
+        state = start(problem, jax.lax.stop_gradient(pose) if config.detach else pose, config, see)
+    branches = [functools.partial(run_stage, problem, stage, config, see) for stage in range(config.stages)]
+
+    def stage(state, number):
+        return jax.lax.switch(number, branches, state)
+
+    stage = jax.checkpoint(stage) if config.checkpoint else stage
+    state_end, trace = jax.lax.scan(stage, state, jnp.arange(config.stages), unroll=_unroll(config, config.stages))
+    return state_end, {"start": {"projected": state.projected, "light": state.light}, **trace}
+
+
+def _unroll(config: LearnedConfig, length: int) -> int:
+    """Iterations per turn of a loop: all of them on a CPU, where XLA runs rolled loops several times slower."""
+    on = jax.default_backend() == "cpu" if config.unroll is None else config.unroll
+    return length if on else 1
+
+
+def start(problem: Problem, pose: jax.Array, config: LearnedConfig, see: Visibility) -> SolverState:
+    """The mean head at the first pose, under the light that explains it best."""
+    count, head = pose.shape[0], problem.head
+    rig = mean_rig(head, config)
+    expression = jnp.zeros((count, config.networks.codes), pose.dtype)
+    posed = place(problem, rig, 0, pose, expression, config)
+    seen = see(_image(posed, problem), head.faces, problem.observed.photo.shape[1])
+    ambient = jnp.broadcast_to(ambient_light(pose.dtype), (count, 9, 3))
+    light = light_views(problem, posed, seen, ambient)
+    return SolverState(rig, pose, expression, light, posed.projected, seen)
+
+
+def run_stage(
+    problem: Problem, stage: int, config: LearnedConfig, see: Visibility, state: SolverState
+) -> tuple[SolverState, dict]:
+    """One stage: new UV features, codes from zero, gradient steps, light."""
+    state = jax.lax.stop_gradient(state) if config.detach else state
+    with jax.named_scope(f"stage{stage}_space"):
+        space = rig_space(
+            problem.params["stages"][stage],
+            stage,
+            problem.pyramids,
+            state.projected,
+            state.seen,
+            problem.observed.view_mask,
+            problem.head,
+            problem.tables,
+            config,
+        )
+
+    def step(x, _):
+        return take_step(problem, stage, space, state, x, config, see)
+
+    step = jax.checkpoint(step) if config.checkpoint else step
+    x = Unknowns(zero_code(config, state.pose.dtype), state.pose, state.expression)
+    with jax.named_scope(f"stage{stage}_steps"):
+        x, steps = jax.lax.scan(step, x, None, length=config.steps, unroll=_unroll(config, config.steps))
+    with jax.named_scope(f"stage{stage}_finish"):
+        state, after = finish_stage(problem, stage, space, state, x, config, see)
+    return state, {"steps": steps, "stages": after}
+
+
+def zero_code(config: LearnedConfig, dtype) -> RigCode:
+    """The rig code that every stage starts from."""
+    sizes = config.networks
+    return RigCode(*(jnp.zeros(n, dtype) for n in (sizes.identity_code, sizes.expression_code, sizes.albedo_code)))
+
+
+def place(problem: Problem, rig: DecodedRig, stage: int, pose, expression, config: LearnedConfig) -> Posed:
+    """A decoded rig in every view; `stage` is the last one whose networks take part."""
+    head, sizes = problem.head, config.networks
+    stages = problem.params["stages"]
+    neural = not config.linear_rig
+    named = sizes.named_codes or config.linear_rig
+    moved = displace(
+        jnp.asarray(head.expression_basis)[: sizes.modes],
+        rig.weights,
+        tuple(stages[i]["expression_out"] for i in range(1, stage + 1)) if neural else (),
+        expression,
+        head.uv,
+        unit_mm=head.unit_mm,
+        named_codes=named,
+        gain=sizes.expression_gain,
+        dtype=sizes.dtype,
+    )
+    vertices = rig.neutral[None] + moved
+    real = normalized_to_pose(pose, head.unit_mm, sizes.image_size)
+    inverse_distance = jnp.full(pose.shape[0], config.inverse_distance * head.unit_mm, pose.dtype)
+    dynamic = stages[stage].get("albedo_out") if stage == 2 and neural else None
+    still = jax.lax.stop_gradient(expression)
+    return Posed(
+        vertices=vertices,
+        projected=project(vertices, real, inverse_distance),
+        albedo=shade_albedo(rig.albedo, rig.weights, dynamic, still, head.uv, sizes.dtype),
+        identity=rig.identity,
+        modes=mode_weights(rig.weights, expression, named, sizes.expression_gain),
+        pose=real,
+        inverse_distance=inverse_distance,
+    )
+
+
+def take_step(
+    problem: Problem,
+    stage: int,
+    space: RigSpace,
+    state: SolverState,
+    x: Unknowns,
+    config: LearnedConfig,
+    see: Visibility,
+) -> tuple[Unknowns, dict]:
+    """One gradient step with learned sizes, or with `config.update`'s.
+
+    Returns:
+      x: after the step.
+      trace: at the start of the step 'total', 'feature', 'landmark', 'photometric' energies, 'residual' statistics,
+        'gradient' and 'projected' vertices; 'exponent' (5,) in (-1, 1) and 'size' (5,) of the steps of identity, pose,
+        expression, expression code, albedo; 'x' after the step.
+    """
+    head, observed = problem.head, problem.observed
+    params = problem.params["stages"][stage]
+
+    def energy(x: Unknowns):
+        rig = decode(params, stage, space, x.code, state.rig, head, config)
+        posed = place(problem, rig, stage, x.pose, x.expression, config)
+        seen = see(_image(posed, problem), head.faces, observed.photo.shape[1])
+        features = problem.pyramids.energy[stage]
+        measured = measure(posed, state.light, seen, features, observed, head, problem.weights, config)
+        return measured.total, (measured, posed.projected)
+
+    (total, (measured, projected)), gradient = jax.value_and_grad(energy, has_aux=True)(x)
+    exponent = step_exponents(params, stage, measured, observed.view_mask, config)
+    size = 10.0 ** (jnp.array(config.step_scale[stage], exponent.dtype) * exponent + jnp.array(config.step_bias[stage]))
+    if config.update == "regression":
+        x = regress(problem, stage, state, config)
+    else:
+        x = descend(x, gradient, size, jnp.sum(observed.view_mask))
+    measures = {"total": total, **measured.terms, "residual": measured.residual, "projected": projected}
+    return x, {**measures, "gradient": gradient, "exponent": exponent, "size": size, "x": x}
+
+
+def step_exponents(params: dict, stage: int, measured: Measured, view_mask, config: LearnedConfig) -> jax.Array:
+    """(5,) in (-1, 1) from the residual statistics averaged over views; 0 where step sizes are fixed."""
+    statistics = {name: masked_mean(value, view_mask[:, None], axis=0) for name, value in measured.residual.items()}
+    statistics = jax.lax.stop_gradient(statistics) if config.detach else statistics
+    if config.update != "learned":
+        return jnp.zeros(5, view_mask.dtype)
+    modules = stage_modules(config, stage)
+    geometry = jnp.concatenate([statistics["feature"], statistics["landmark"]])
+    geometry = apply(modules["step"], params["step"], geometry)
+    return jnp.concatenate([geometry, apply(modules["albedo_step"], params["albedo_step"], statistics["photometric"])])
+
+
+def descend(x: Unknowns, gradient: Unknowns, size: jax.Array, count: jax.Array) -> Unknowns:
+    """x - size * gradient; what belongs to one view is scaled by their number, because energies are means over views."""
+    code, slope = x.code, gradient.code
+    return Unknowns(
+        code=RigCode(
+            identity=code.identity - size[0] * slope.identity,
+            expression=code.expression - size[3] * slope.expression,
+            albedo=code.albedo - size[4] * slope.albedo,
+        ),
+        pose=x.pose - count * size[1] * gradient.pose,
+        expression=x.expression - count * size[2] * gradient.expression,
+    )
+
+
+def regress(problem: Problem, stage: int, state: SolverState, config: LearnedConfig) -> Unknowns:
+    """Codes, poses and expressions straight from the features' means over each image."""
+    sizes, mask = config.networks, problem.observed.view_mask
+    pooled = jnp.mean(problem.pyramids.rig[stage], (1, 2))
+    module = stage_modules(config, stage)["direct"]
+    shared, own = apply(module, problem.params["stages"][stage]["direct"], pooled, mask)
+    ends = [sizes.identity_code, sizes.identity_code + sizes.expression_code]
+    return Unknowns(RigCode(*jnp.split(shared, ends)), state.pose + own[:, :6], state.expression + own[:, 6:])
+
+
+def finish_stage(
+    problem: Problem,
+    stage: int,
+    space: RigSpace,
+    state: SolverState,
+    x: Unknowns,
+    config: LearnedConfig,
+    see: Visibility,
+) -> tuple[SolverState, dict]:
+    """Decodes the last step's codes and solves the light.
+
+    Returns:
+      state: for the next stage.
+      trace: 'projected', 'vertices' (V, P, 3), 'neutral' (P, 3), 'albedo', 'rendered' and 'observed' colours (V, P, 3),
+        'light' (V, 9, 3).
+    """
+    head = problem.head
+    rig = decode(problem.params["stages"][stage], stage, space, x.code, state.rig, head, config)
+    posed = place(problem, rig, stage, x.pose, x.expression, config)
+    image = _image(posed, problem)
+    seen = see(image, head.faces, problem.observed.photo.shape[1])
+    light = light_views(problem, posed, seen, state.light)
+    colours, _ = observed_colours(problem.observed, image)
+    trace = {
+        "projected": posed.projected,
+        "vertices": posed.vertices,
+        "neutral": rig.neutral,
+        "albedo": posed.albedo,
+        "rendered": posed.albedo * shading(posed.projected, light, head),
+        "observed": colours,
+        "light": light,
+    }
+    return SolverState(rig, x.pose, x.expression, light, posed.projected, seen), trace
+
+
+def light_views(problem: Problem, posed: Posed, seen: jax.Array, before: jax.Array) -> jax.Array:
+    """Closed-form light (V, 9, 3) from the colours of visible face-region vertices; no gradient."""
+    head = problem.head
+    colours, inside = observed_colours(problem.observed, _image(posed, problem))
+    use = seen & inside & (head.face_mask > 0.5)[None]
+    basis = sh_basis(vertex_normals(posed.projected, head.faces))
+    ridge = problem.weights.light_ridge
+    solve = jax.vmap(lambda *arrays: solve_light(*arrays, ridge=ridge))
+    return jax.lax.stop_gradient(solve(basis, posed.albedo, colours, use, before))
+
+
+def _image(posed: Posed, problem: Problem) -> jax.Array:
+    size = problem.observed.photo.shape[1]
+    return to_image(posed.projected, size, size)
