@@ -37,6 +37,9 @@ DOORS = {
     "imageio_ffmpeg": {"data/video.py"},
     "pygltflib": {"export/glb.py"},
     "igl": {"evaluate/surface.py"},
+    "warp": {"geometry/raster_warp.py"},
+    "nvdiffrast": {"geometry/raster_nvdiffrast.py"},
+    "torch": {"geometry/raster_nvdiffrast.py"},
     "imageio": set(),
     "matplotlib": set(),
     "rich": set(),
@@ -100,6 +103,7 @@ def test_every_package_is_imported_through_its_named_doors_only():
 
 # scipy, rich and optax come with jax and flax; everything else that the extras add is missing.
 BLOCKED = ("PIL", "matplotlib", "pygltflib", "trimesh", "skimage", "igl", "imageio_ffmpeg", "tflite", "ai_edge_litert")
+BLOCKED += ("warp", "nvdiffrast", "torch")
 
 WITHOUT_EXTRAS = f"""
 import sys

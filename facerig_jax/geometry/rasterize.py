@@ -54,19 +54,38 @@ class Fragments:
     depth: jax.Array
 
 
-_BACKENDS: dict[str, Rasterizer] = {"jax": raster_jax.triangle_ids}
-_AUTO = "jax"
+RASTERIZERS = ("auto", "jax", "warp", "nvdiffrast")
 _STATIC = ("height", "width", "cull", "rasterizer")
 
 
 def get_rasterizer(name: str = "auto") -> Rasterizer:
-    """The backend called `name`: 'jax' (portable XLA operations), or 'auto' for the best one here.
+    """The backend called `name`, never another in its place.
+
+    'jax' is portable XLA operations; 'warp' (extra `[warp]`) is one compiled kernel, for CPU and CUDA, that sees the
+    same; 'nvdiffrast' (installed by hand, non-commercial licence) is CUDA only and coarser, see `raster_nvdiffrast`.
+    'auto' is 'jax' everywhere: it alone is always installed and runs on TPUs, and no GPU has been measured yet. Compare
+    them on your machine with `python -m experiments.benchmark --what=raster`.
+
+    Args:
+      name: one of RASTERIZERS.
+
+    Returns:
+      The backend.
 
     Raises:
-      ValueError: no such backend. A backend asked for by name is never replaced by another.
+      ValueError: no such backend.
+      ImportError: its package is missing.
     """
-    check_choice("rasterizer", name, ["auto", *_BACKENDS])
-    return _BACKENDS[_AUTO if name == "auto" else name]
+    check_choice("rasterizer", name, RASTERIZERS)
+    if name == "warp":
+        from facerig_jax.geometry import raster_warp
+
+        return raster_warp.triangle_ids
+    if name == "nvdiffrast":
+        from facerig_jax.geometry import raster_nvdiffrast
+
+        return raster_nvdiffrast.triangle_ids
+    return raster_jax.triangle_ids
 
 
 @functools.partial(jax.jit, static_argnames=_STATIC)
