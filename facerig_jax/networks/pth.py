@@ -116,12 +116,16 @@ def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
         raise ValueError(f"it has no member {name!r:.80}.")
     if archive.getinfo(name).file_size > most:
         raise ValueError(f"its member {name!r:.80} has {archive.getinfo(name).file_size} bytes, more than {most}.")
-    return archive.read(name)
+    try:
+        return archive.read(name)
+    except ValueError as error:  # an offset too large to seek
+        raise zipfile.BadZipFile(str(error)) from error
 
 
 def _storages(archive: zipfile.ZipFile, root: str, wanted: set[tuple[Storage, np.dtype]]) -> dict:
     """{(storage key, dtype): its bytes as native unsigned words}; each member is read once."""
-    order = archive.read(root + "byteorder").strip() if root + "byteorder" in archive.NameToInfo else b"little"
+    stated = root + "byteorder" in archive.NameToInfo
+    order = _member(archive, root + "byteorder", 16).strip() if stated else b"little"
     if order not in (b"little", b"big"):
         raise ValueError(f"its byteorder is {order!r:.80}, neither 'little' nor 'big'.")
     raw, words = {}, {}
@@ -131,6 +135,8 @@ def _storages(archive: zipfile.ZipFile, root: str, wanted: set[tuple[Storage, np
             raw[storage.key] = _member(archive, f"{root}data/{storage.key}", claimed)
         if len(raw[storage.key]) != claimed:
             raise ValueError(f"its storage {storage.key!r:.80} has {len(raw[storage.key])} bytes, not {claimed}.")
+        if claimed % dtype.itemsize:
+            raise ValueError(f"its storage {storage.key!r:.80} has {claimed} bytes, no whole number of {dtype}.")
         words[storage.key, dtype] = _native(raw[storage.key], dtype, order.decode())
     return words
 

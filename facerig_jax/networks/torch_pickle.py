@@ -114,13 +114,19 @@ def _named(name: str):
 
 def _persistent(reference) -> Storage:
     """The storage of a persistent id ('storage', type, key, location, numel)."""
+    if not (isinstance(reference, tuple) and len(reference) == 5):
+        raise TypeError("a reference to no storage")
     kind, dtype, key, _, numel = reference
-    if (kind, type(key), type(numel)) != ("storage", str, int) or not isinstance(dtype, np.dtype) or numel < 0:
+    if (kind, type(key), type(numel)) != ("storage", str, int) or not isinstance(dtype, np.dtype):
+        raise TypeError("a reference to no storage")
+    if not 0 <= numel < 2**48:
         raise TypeError("a reference to no storage")
     return Storage(dtype, key, numel)
 
 
 def _set_items(target: dict, flat: list) -> None:
+    if len(flat) % 2:
+        raise TypeError("a dict key without its value")
     for key, value in zip(flat[::2], flat[1::2], strict=True):
         if not isinstance(key, str | int | float | None):
             raise TypeError(
@@ -134,7 +140,7 @@ def _opcodes(stream: bytes):
     try:
         for opcode, argument, _ in genops(stream):
             yield opcode.name, argument
-    except ValueError as error:
+    except (ValueError, DeprecationWarning) as error:  # the latter of backslashes in names, where warnings are errors
         raise TypeError(str(error)) from error
 
 
@@ -202,8 +208,7 @@ def interpret(stream: bytes):
             case "GLOBAL":
                 stack.append(_named(argument))
             case "STACK_GLOBAL":
-                module, name = pop(2)
-                stack.append(_named(f"{module:s} {name:s}"))
+                stack.append(_named(" ".join(pop(2))))
             case "BINPERSID":
                 stack.append(_persistent(*pop(1)))
             case "REDUCE":
