@@ -114,24 +114,18 @@ def _named(name: str):
 
 def _persistent(reference) -> Storage:
     """The storage of a persistent id ('storage', type, key, location, numel)."""
-    if not (isinstance(reference, tuple) and len(reference) == 5):
-        raise TypeError("a reference to no storage")
-    kind, dtype, key, _, numel = reference
-    if (kind, type(key), type(numel)) != ("storage", str, int) or not isinstance(dtype, np.dtype):
-        raise TypeError("a reference to no storage")
-    if not 0 <= numel < 2**48:
-        raise TypeError("a reference to no storage")
-    return Storage(dtype, key, numel)
+    match reference:
+        case ("storage", np.dtype() as dtype, str() as key, _, int() as numel) if 0 <= numel < 2**48:
+            return Storage(dtype, key, numel)
+    raise TypeError("a reference to no storage")
 
 
 def _set_items(target: dict, flat: list) -> None:
     if len(flat) % 2:
         raise TypeError("a dict key without its value")
     for key, value in zip(flat[::2], flat[1::2], strict=True):
-        if not isinstance(key, str | int | float | None):
-            raise TypeError(
-                "a dict key that is neither text nor number"
-            )  # hashing a tuple nested deep enough would overflow the C stack
+        if not isinstance(key, str | int | float | None):  # hashing a deeply nested tuple would overflow the C stack
+            raise TypeError("a dict key that is neither text nor number")
         dict.__setitem__(target, key, value)
 
 
