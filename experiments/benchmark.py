@@ -1,11 +1,12 @@
 """Times the parts of the library on this machine: python -m experiments.benchmark --what=raster
 
-Each section is a function that yields `Row`s; add one to SECTIONS and it appears under --what. Times are the best of
-several calls after compilation, which is the figure least disturbed by other work on the machine; compare ratios within
-one run rather than milliseconds of different runs.
+Each section is a function that yields `Row`s and remarks; add one to SECTIONS and it appears under --what. Times are
+the best of several calls after compilation, which is the figure least disturbed by other work on the machine; compare
+ratios within one run rather than milliseconds of different runs.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 
@@ -15,7 +16,7 @@ import numpy as np
 from absl import app, flags
 
 from facerig_jax.geometry.mesh import vertex_normals
-from facerig_jax.geometry.rasterize import image_to_clip, interpolate, rasterize, triangle_ids
+from facerig_jax.geometry.rasterize import RASTERIZERS, image_to_clip, interpolate, rasterize, triangle_ids
 from facerig_jax.geometry.visibility import visible
 
 _WHAT = flags.DEFINE_list("what", ["raster"], "Sections to run, see the list in the error message of a wrong name.")
@@ -59,22 +60,37 @@ def ellipsoid(n_faces: int, size: int) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(vertices, jnp.float32), jnp.asarray(faces, jnp.int32)
 
 
-def raster() -> Iterator[Row]:
-    """Rasterizer, its gradient, visibility and normals; references are the prototype's times on two CPU cores."""
+def why_not(rasterizer: str) -> str:
+    """Why a rasterizer backend does not run here, in its own words; empty when it does."""
+    vertices, faces = jax.ShapeDtypeStruct((3, 4), jnp.float32), jax.ShapeDtypeStruct((1, 3), jnp.int32)
+    try:
+        jax.eval_shape(functools.partial(rasterize, height=8, width=8, rasterizer=rasterizer), vertices, faces)
+    except (ImportError, RuntimeError) as error:
+        return str(error)
+    return ""
+
+
+def raster() -> Iterator[Row | str]:
+    """Rasterizer, its gradient, visibility and normals; references are the prototype's times on two CPU cores.
+
+    Then the other rasterizer backends, against the same work by the portable one.
+    """
     size = 256
+    others = {name: why_not(name) for name in RASTERIZERS if name not in ("auto", "jax")}
+    yield from (f"{name} left out: {reason}" for name, reason in others.items() if reason)
     for label, n_faces, prototype_ms in (("14k", 14_000, 2.7), ("70k", 70_000, 6.4)):
         vertices, faces = ellipsoid(n_faces, size)
         views = jnp.stack([vertices + shift for shift in range(4)])
         colours = jnp.abs(vertices) / size
 
-        def ids(views, faces, cull="none"):
-            return triangle_ids(image_to_clip(views, size, size), faces, size, size, cull)
+        def ids(views, faces, cull="none", rasterizer="jax"):
+            return triangle_ids(image_to_clip(views, size, size), faces, size, size, cull, rasterizer)
 
-        def fragments(vertices, faces):
-            return rasterize(image_to_clip(vertices, size, size), faces, size, size)
+        def fragments(vertices, faces, rasterizer="jax"):
+            return rasterize(image_to_clip(vertices, size, size), faces, size, size, rasterizer=rasterizer)
 
-        def loss(vertices, colours, faces, fragments=fragments):
-            return jnp.sum(interpolate(colours, fragments(vertices, faces), faces) ** 2)
+        def loss(vertices, colours, faces, fragments=fragments, rasterizer="jax"):
+            return jnp.sum(interpolate(colours, fragments(vertices, faces, rasterizer), faces) ** 2)
 
         gradient = jax.grad(loss, (0, 1))
 
@@ -92,19 +108,26 @@ def raster() -> Iterator[Row]:
         gradients = jax.vmap(gradient, (0, None, None))
         yield measure(one, ids, views[:1], faces, reference=prototype_ms)
         yield measure(f"ids, {label}, 1 image, back faces culled", culled, views[:1], faces, reference=one)
-        yield measure(f"ids, {label}, 4 images", ids, views, faces, reference=one)
+        four = f"ids, {label}, 4 images"
+        yield measure(four, ids, views, faces, reference=one)
         yield measure(f"fragments, {label}, 1 image", fragments, vertices, faces, reference=one)
         yield measure(f"picture, {label}, 1 image", loss, vertices, colours, faces, reference=one)
-        yield measure(f"gradient, {label}, 1 image", gradient, vertices, colours, faces, reference=one)
+        slope = f"gradient, {label}, 1 image"
+        yield measure(slope, gradient, vertices, colours, faces, reference=one)
         yield measure(f"gradient, {label}, 4 images, vmap", gradients, views, colours, faces, reference=one)
         yield measure(f"gradient, {label}, 4 images, lax.map", gradients_mapped, views, colours, faces, reference=one)
         yield measure(f"visible, {label}, 4 views", visible, views, faces, reference=one)
         normals = f"normals, {label}"
         yield measure(normals, vertex_normals, vertices, faces, reference=one)
         yield measure(f"normals, {label}, 100 tangents", normal_tangents, vertices, faces, reference=normals)
+        work = {one: (ids, views[:1], faces), four: (ids, views, faces), slope: (gradient, vertices, colours, faces)}
+        for backend in (name for name, reason in others.items() if not reason):
+            for name, (function, *args) in work.items():
+                by_backend = functools.partial(function, rasterizer=backend)
+                yield measure(f"{name}, {backend}", by_backend, *args, reference=name)
 
 
-SECTIONS: dict[str, Callable[[], Iterator[Row]]] = {"raster": raster}
+SECTIONS: dict[str, Callable[[], Iterator[Row | str]]] = {"raster": raster}
 
 
 def report(section: str) -> None:
@@ -113,6 +136,9 @@ def report(section: str) -> None:
     print(f"{'':44}{'compile s':>10}{'best ms':>10}  ratio")
     seen: dict[str, float] = {}
     for row in SECTIONS[section]():
+        if isinstance(row, str):
+            print(row)
+            continue
         seen[row.name] = row.best_ms
         ratio = ""
         if row.reference is not None:

@@ -377,6 +377,16 @@ def test_warp_sees_what_the_portable_backend_sees():
         assert (portable[1] != warp[1]).mean() < 1e-3  # homogeneous edges are rounded, each in its own order
 
 
+def test_warp_sees_the_same_with_several_threads_per_triangle():
+    clip = np.stack([soup(random_points("large", seed))[1] for seed in range(2)])
+    clip[1, 7, 3] = -0.5
+    get_rasterizer("warp")
+    module = sys.modules["facerig_jax.geometry.raster_warp"]
+    several = jax.jit(functools.partial(module._draw_images, height=H, width=W, cull="none", lanes=module._CUDA_LANES))
+    with jax.default_device("cpu"):  # by its name
+        np.testing.assert_array_equal(several(clip, SOUP), triangle_ids(clip, SOUP, H, W, rasterizer="warp"))
+
+
 def test_the_warp_kernel_compiles_for_cuda_without_a_device(tmp_path):
     import warp
 

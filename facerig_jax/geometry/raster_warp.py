@@ -75,12 +75,30 @@ def _draw_images(clip, faces, height: int, width: int, cull: str, lanes: int) ->
     snapped = lax.optimization_barrier(raster_jax._snap(clip.reshape(-1, 4), height, width))
     x, y, z, in_range = (value.reshape(n_images, n_vertices) for value in snapped)
     empty = jnp.broadcast_to(jnp.array([-1, 2**31 - 1], jnp.int32), (n_images, height * width, 2))
-    bits = raster_jax._subpixel_bits(height, width)
-    keys = jax_kernel(_draw, in_out_argnames=["keys"], vmap_method="sequential")(
-        clip, x, y, z, in_range, faces, height, width, bits, _CULL[cull], lanes, empty,
-        launch_dims=(n_images, faces.shape[0], lanes),
-    )[0]  # fmt: skip
+    everywhere = wp.JaxModulePreloadMode.ALL_DEVICES  # Warp fails on a default device that is given by its name
+    kernel = jax_kernel(_draw, in_out_argnames=["keys"], vmap_method="sequential", module_preload_mode=everywhere)
+    scalars = (height, width, raster_jax._subpixel_bits(height, width), _CULL[cull], lanes)
+    launch = (n_images, faces.shape[0], lanes)
+    (keys,) = kernel(clip, x, y, z, in_range, faces, *scalars, empty, launch_dims=launch)
     return jnp.maximum(keys[..., 0], 0).reshape(n_images, height, width)
+
+
+@wp.struct
+class _Task:
+    """What one thread draws: of one triangle in one image, the rows lane, lane + lanes, ...
+
+    keys: (B, H W), the images under construction.
+    cull: 0 none, 1 clockwise triangles, 2 the others.
+    """
+
+    keys: wp.array2d(dtype=wp.int64)
+    image: int
+    triangle: int
+    lane: int
+    lanes: int
+    height: int
+    width: int
+    cull: int
 
 
 @wp.kernel
@@ -98,46 +116,38 @@ def _draw(
     lanes: int,
     keys: wp.array3d(dtype=wp.int32),
 ):
-    """Offers one triangle's rows lane, lane + lanes, ... to the (B, H W) keys, each two 32-bit words, low word first.
+    """One thread of a launch over (B, F, lanes).
 
-    The arguments are those of `_snap`: x, y (B, P) fixed-point pixels with so many fraction bits, z (B, P) depth.
+    clip (B, P); x, y, z, in_range (B, P) as `raster_jax._snap` returns them, with `bits` fraction bits; faces (F);
+    keys (B, H W, 2) 64-bit integers in two words, the low one first, because JAX has 64-bit types only when asked.
     """
     image, triangle, lane = wp.tid()
+    task = _Task()
+    task.keys = wp.array(ptr=keys.ptr, shape=(keys.shape[0], height * width), dtype=wp.int64)
+    task.image = image
+    task.triangle = triangle
+    task.lane = lane
+    task.lanes = lanes
+    task.height = height
+    task.width = width
+    task.cull = cull
     face = faces[triangle]
     i, j, k = face[0], face[1], face[2]
-    pixels = wp.array(ptr=keys.ptr, shape=(keys.shape[0], height * width), dtype=wp.int64)
     if in_range[image, i] and in_range[image, j] and in_range[image, k]:
         a = wp.vec2i(x[image, i], y[image, i])
         b = wp.vec2i(x[image, j], y[image, j])
         c = wp.vec2i(x[image, k], y[image, k])
-        depth = wp.vec3f(z[image, i], z[image, j], z[image, k])
-        _draw_snapped(pixels, image, triangle, lane, lanes, a, b, c, depth, height, width, bits, cull)
+        _draw_snapped(task, a, b, c, wp.vec3f(z[image, i], z[image, j], z[image, k]), bits)
     else:
-        _draw_homogeneous(
-            pixels, image, triangle, lane, lanes, clip[image, i], clip[image, j], clip[image, k], height, width, cull
-        )
+        _draw_homogeneous(task, clip[image, i], clip[image, j], clip[image, k])
 
 
 @wp.func
-def _draw_snapped(
-    pixels: wp.array2d(dtype=wp.int64),
-    image: int,
-    triangle: int,
-    lane: int,
-    lanes: int,
-    a: wp.vec2i,
-    b: wp.vec2i,
-    c: wp.vec2i,
-    z: wp.vec3f,
-    height: int,
-    width: int,
-    bits: int,
-    cull: int,
-):
+def _draw_snapped(task: _Task, a: wp.vec2i, b: wp.vec2i, c: wp.vec2i, z: wp.vec3f, bits: int):
     """A triangle with fixed-point corners: exact edges in int64, depth interpolated in float32."""
     area = _edge(a, b, c)
     clockwise = area >= wp.int64(0)  # on the screen, where rows run down
-    if area == wp.int64(0) or (cull == 1 and clockwise) or (cull == 2 and not clockwise):
+    if area == wp.int64(0) or (task.cull == 1 and clockwise) or (task.cull == 2 and not clockwise):
         return
     if not clockwise:
         b, c = c, b
@@ -148,12 +158,12 @@ def _draw_snapped(
 
     last = (1 << bits) - 1  # rounds up to the first pixel centre inside the box
     left = wp.max((wp.min(a[0], wp.min(b[0], c[0])) + last) >> bits, 0)
-    right = wp.min(wp.max(a[0], wp.max(b[0], c[0])) >> bits, width - 1)
+    right = wp.min(wp.max(a[0], wp.max(b[0], c[0])) >> bits, task.width - 1)
     top = wp.max((wp.min(a[1], wp.min(b[1], c[1])) + last) >> bits, 0)
-    bottom = wp.min(wp.max(a[1], wp.max(b[1], c[1])) >> bits, height - 1)
+    bottom = wp.min(wp.max(a[1], wp.max(b[1], c[1])) >> bits, task.height - 1)
     open0, open1, open2 = _open(b, c), _open(c, a), _open(a, b)
     step0, step1, step2 = _step(b, c, bits), _step(c, a, bits), _step(a, b, bits)
-    for row in range(top + lane, bottom + 1, lanes):
+    for row in range(top + task.lane, bottom + 1, task.lanes):
         start = wp.vec2i(left << bits, row << bits)
         edge0 = _edge(b, c, start)
         edge1 = _edge(c, a, start)
@@ -161,7 +171,7 @@ def _draw_snapped(
         for column in range(left, right + 1):
             if edge0 >= open0 and edge1 >= open1 and edge2 >= open2:
                 depth = z[0] + _to_float(edge1) * slope1 + _to_float(edge2) * slope2
-                _offer(pixels, image, row * width + column, triangle, depth)
+                _offer(task, row, column, depth)
             edge0 += step0
             edge1 += step1
             edge2 += step2
@@ -194,19 +204,7 @@ def _to_float(edge: wp.int64):
 
 
 @wp.func
-def _draw_homogeneous(
-    pixels: wp.array2d(dtype=wp.int64),
-    image: int,
-    triangle: int,
-    lane: int,
-    lanes: int,
-    a: wp.vec4f,
-    b: wp.vec4f,
-    c: wp.vec4f,
-    height: int,
-    width: int,
-    cull: int,
-):
+def _draw_homogeneous(task: _Task, a: wp.vec4f, b: wp.vec4f, c: wp.vec4f):
     """A triangle behind, across or far beside the view, by the edge functions of Olano and Greer (1997)."""
     x = wp.vec3f(a[0], b[0], c[0])
     y = wp.vec3f(a[1], b[1], c[1])
@@ -216,24 +214,25 @@ def _draw_homogeneous(
         return
     if wp.max(w - x) < 0.0 or wp.max(w + x) < 0.0 or wp.max(w - y) < 0.0 or wp.max(w + y) < 0.0:
         return  # wholly outside one side of the view
-    x = (w + x) * (wp.float32(width) * 0.5) - w * 0.5  # pixels times w
-    y = (w - y) * (wp.float32(height) * 0.5) - w * 0.5
-    for row in range(lane, height, lanes):
+    x = (w + x) * (wp.float32(task.width) * 0.5) - w * 0.5  # pixels times w
+    y = (w - y) * (wp.float32(task.height) * 0.5) - w * 0.5
+    for row in range(task.lane, task.height, task.lanes):
         v = y - wp.float32(row) * w
-        for column in range(width):
+        for column in range(task.width):
             u = x - wp.float32(column) * w
             edges = wp.vec3f(u[1] * v[2] - v[1] * u[2], u[2] * v[0] - v[2] * u[0], u[0] * v[1] - v[0] * u[1])
             volume = edges[0] * w[0] + edges[1] * w[1] + edges[2] * w[2]
-            kept = volume != 0.0 and not (cull == 1 and volume > 0.0) and not (cull == 2 and volume < 0.0)
+            kept = volume != 0.0 and not (task.cull == 1 and volume > 0.0) and not (task.cull == 2 and volume < 0.0)
             if kept and wp.min(edges * wp.sign(volume)) >= 0.0:
                 depth = (edges[0] * z[0] + edges[1] * z[1] + edges[2] * z[2]) / volume
-                _offer(pixels, image, row * width + column, triangle, depth)
+                _offer(task, row, column, depth)
 
 
 @wp.func
-def _offer(pixels: wp.array2d(dtype=wp.int64), image: int, pixel: int, triangle: int, depth: float):
+def _offer(task: _Task, row: int, column: int, depth: float):
     """Keeps the smaller key; its upper half is the depth's bits, turned so that they sort as integers."""
     if depth >= -1.0 and depth <= 1.0:
         order = wp.cast(depth, wp.int32)
         order ^= (order >> 31) & 0x7FFFFFFF
-        wp.atomic_min(pixels, image, pixel, (wp.int64(order) << wp.int64(32)) | wp.int64(triangle + 1))
+        key = (wp.int64(order) << wp.int64(32)) | wp.int64(task.triangle + 1)
+        wp.atomic_min(task.keys, task.image, row * task.width + column, key)
