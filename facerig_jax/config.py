@@ -143,6 +143,8 @@ class LearnedConfig:
     landmarks:     'dense' or '68'; a head without dense points is always fitted with '68'.
     linear_colour: True: albedo and light in linear RGB; False: in the photos' own values, as published.
     inverse_distance: 1 / mm, the same for all views; 0 = orthographic, as published.
+    coarse:        work on the head's coarse mesh, where it has one; the rig is decoded for all its vertices.
+    visibility:    'step' looks which vertices are seen at every step, as published; 'stage' once a stage.
     energies:      which of 'feature', 'landmark', 'photometric' are minimised.
     geometry_from_colour: True lets the photometric energy move geometry too.
     update:        'learned' step sizes, 'fixed' ones (the biases below), or 'regression': codes, pose and expression
@@ -154,7 +156,7 @@ class LearnedConfig:
     step_bias:     per stage, their exponents where the network gives 0.
     detach:        no gradient flows between stages nor through the residual statistics.
     checkpoint:    recompute the stages' and steps' insides in reverse mode instead of keeping them.
-    unroll:        unroll the loops over stages and steps; None: on a CPU only (BUILD_NOTES has the measurements).
+    unroll:        unroll the loops over stages and steps: twice the compile time, and no faster (BUILD_NOTES).
     """
 
     networks: NetworkConfig = NetworkConfig()
@@ -162,6 +164,8 @@ class LearnedConfig:
     landmarks: str = "68"
     linear_colour: bool = False
     inverse_distance: float = 0.0
+    coarse: bool = False
+    visibility: str = "step"
     energies: tuple[str, ...] = ("feature", "landmark", "photometric")
     geometry_from_colour: bool = False
     update: str = "learned"
@@ -177,7 +181,7 @@ class LearnedConfig:
     )
     detach: bool = True
     checkpoint: bool = False
-    unroll: bool | None = None
+    unroll: bool = False
 
 
 @struct.dataclass
@@ -195,3 +199,36 @@ class EnergyWeights:
 
 # The published method: for parity with its code and weights.
 PAPER = LearnedConfig()
+
+# For CPUs and for shipping: the same structure, small, in linear RGB, on dense landmarks, with the 52 named codes.
+BASE = LearnedConfig(
+    networks=NetworkConfig(
+        image_size=192,
+        widths=(8, 8, 16, 24, 48, 96, 128, 128, 128),
+        rgb_blocks=(2, 2, 2, 2),
+        albedo_blocks=(1, 1, 1),
+        pose_blocks=(),
+        norm="group",
+        features=16,
+        uv_sizes=(16, 32, 64),
+        albedo_uv_sizes=(32, 64, 64),
+        uv_width=16,
+        albedo_width=8,
+        identity_code=100,
+        expression_code=64,
+        albedo_code=48,
+        codes=52,
+        modes=52,
+        named_codes=True,
+        expression_gain=0.5,
+        gate=2,
+        albedo_gate=2,
+        gate_hidden=96,
+        step_hidden=32,
+    ),
+    landmarks="dense",
+    linear_colour=True,
+    inverse_distance=1e-3,
+    coarse=True,
+    visibility="stage",
+)

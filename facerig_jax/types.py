@@ -71,6 +71,7 @@ class HeadModel:
     landmarks_dense:  the detector's dense points (468 for MediaPipe's), or None when the head has no such table.
     dense_calibration: how the detector's dense points differ from `landmarks_dense`, or None when not measured.
     mirror:           (P,) int32, index of each vertex's mirror image, or None when the mesh is not symmetric.
+    coarse_faces:     (F', 3) int32 a coarser triangulation of the surface on the first `n_coarse` vertices, or None.
     expression_names: E names.
     unit_mm:          millimetres per length unit of this model (1 for the embedded head, 1e-3 for BFM).
     albedo_space:     'log': linear RGB = exp(mean + coeff @ basis); 'linear': clip(mean + coeff @ basis, 0, 1).
@@ -95,6 +96,8 @@ class HeadModel:
     dense_calibration: LandmarkCalibration | None = None
     ring: jax.Array | None = None
     ring_weight: jax.Array | None = None
+    coarse_faces: jax.Array | None = None
+    n_coarse: int = struct.field(pytree_node=False, default=0)
     expression_names: tuple[str, ...] = struct.field(pytree_node=False, default=())
     unit_mm: float = struct.field(pytree_node=False, default=1.0)
     albedo_space: str = struct.field(pytree_node=False, default="log")

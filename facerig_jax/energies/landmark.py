@@ -10,6 +10,7 @@ from facerig_jax.numerics import masked_mean
 N_LANDMARKS = 68
 # Points 6-10 (chin) and 17-67 always keep their model point; the rest of the jaw line slides along the contour.
 FIXED68 = np.r_[np.zeros(6), np.ones(5), np.zeros(6), np.ones(51)].astype(bool)
+SLIDING68 = np.flatnonzero(~FIXED68)
 
 
 def contour_points(points, visible, vertices_img, candidates, detected) -> jax.Array:
@@ -42,9 +43,10 @@ def landmark68_points(vertices_img, visible_full, visible_face, detected, embedd
       embedding: the head's 68 points.
     """
     vertices_img = vertices_img[..., :2]
-    seen = landmark_positions(embedding, visible_full[:, None].astype(vertices_img.dtype))[:, 0] > 0.5
+    seen = landmark_positions(embedding, visible_full[:, None].astype(vertices_img.dtype))[SLIDING68, 0] > 0.5
     points = landmark_positions(embedding, vertices_img)
-    return contour_points(points, seen | FIXED68, vertices_img, visible_face, detected)
+    moved = contour_points(points[SLIDING68], seen, vertices_img, visible_face, detected[SLIDING68])
+    return points.at[SLIDING68].set(moved)
 
 
 def landmark_energy(points: jax.Array, detected: jax.Array, weight: jax.Array | None = None, view_mask=None):

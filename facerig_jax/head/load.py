@@ -100,6 +100,8 @@ def head_from_arrays(arrays: dict[str, np.ndarray], name: str) -> HeadModel:
         faces=faces,
         ring=ring,
         ring_weight=ring_weight,
+        coarse_faces=triangulate(arrays["quads"]),
+        n_coarse=len(mean),
         quads=topology.quads.astype(np.int32),
         uv=arrays["uv"].astype(np.float32) / 65535,
         face_mask=arrays["face_mask"].astype(np.float32),

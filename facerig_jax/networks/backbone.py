@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from facerig_jax.networks.layers import Block, ConvNorm, conv, upsample
+from facerig_jax.networks.layers import Block, ConvNorm, conv, dense, upsample, zeros
 
 
 class Backbone(nn.Module):
@@ -65,5 +65,5 @@ class PoseRegressor(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, S, S, 3) -> (B, 6)."""
         x = Backbone(self.widths, self.blocks, self.norm, name="backbone")(x)[0].mean((1, 2))
-        x = nn.relu(nn.Dense(self.hidden, use_bias=False, name="hidden")(x))
-        return nn.Dense(6, kernel_init=nn.initializers.zeros, name="out")(x)
+        x = nn.relu(dense(self.hidden, name="hidden")(x))
+        return dense(6, bias=True, name="out", init=zeros)(x)

@@ -119,6 +119,7 @@ def _stage_inputs(config: LearnedConfig, stage: int) -> dict[str, tuple]:
     }
 
 
+@functools.partial(jax.jit, static_argnames="config")
 def init_params(key: jax.Array, config: LearnedConfig) -> dict:
     """Untrained parameters; last layers start at zero as published.
 
@@ -133,30 +134,36 @@ def init_params(key: jax.Array, config: LearnedConfig) -> dict:
       ValueError: a size in `config` is not allowed.
     """
     check_sizes(config)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(_deviations(config))
+    is_kernel = [path[-1].key == "kernel" for path, _ in leaves]
+    sizes = [leaf.size for (_, leaf), kernel in zip(leaves, is_kernel, strict=True) if kernel]
+    noise = iter(jnp.split(jax.random.normal(key, (sum(sizes),)), np.cumsum(sizes)[:-1]))
+    drawn = [
+        leaf * next(noise).reshape(leaf.shape) if kernel else leaf
+        for (_, leaf), kernel in zip(leaves, is_kernel, strict=True)
+    ]
+    return jax.tree_util.tree_unflatten(structure, drawn)
+
+
+def _deviations(config: LearnedConfig) -> dict:
+    """The parameters before noise: kernels hold their standard deviation, see `layers.deviation`."""
     size = config.networks.image_size
     image = jnp.zeros((1, size, size, 3))
     modules = image_modules(config.networks)
-    draw = _Draws(key)
-    params = {name: draw(modules[name], image) for name in ("rgb", "albedo", "pose") if name in modules}
+
+    def first(module: nn.Module, *inputs):
+        return module.init(jax.random.key(0), *inputs)["params"]
+
+    params = {name: first(modules[name], image) for name in ("rgb", "albedo", "pose") if name in modules}
     for pyramid, backbone in PYRAMIDS.items():
         maps = jax.eval_shape(functools.partial(apply, modules[backbone]), params[backbone], image)[:-1]
-        params[pyramid] = draw(modules[pyramid], tuple(jnp.zeros(x.shape) for x in maps))
+        params[pyramid] = first(modules[pyramid], tuple(jnp.zeros(x.shape) for x in maps))
+    stages = (stage_modules(config, stage) for stage in range(config.stages))
     params["stages"] = tuple(
-        {name: draw(module, *_stage_inputs(config, stage)[name]) for name, module in modules.items()}
-        for stage, modules in ((stage, stage_modules(config, stage)) for stage in range(config.stages))
+        {name: first(module, *_stage_inputs(config, stage)[name]) for name, module in modules.items()}
+        for stage, modules in enumerate(stages)
     )
     return params
-
-
-class _Draws:
-    """Initialises one module after the other, each with its own random numbers."""
-
-    def __init__(self, key):
-        self.key, self.count = key, 0
-
-    def __call__(self, module: nn.Module, *inputs) -> dict:
-        self.count += 1
-        return module.init(jax.random.fold_in(self.key, self.count), *inputs)["params"]
 
 
 def check_sizes(config: LearnedConfig) -> None:
@@ -166,6 +173,7 @@ def check_sizes(config: LearnedConfig) -> None:
     check_choice("networks.dtype", sizes.dtype, ("float32", "bfloat16"))
     check_choice("update", config.update, ("learned", "fixed", "regression"))
     check_choice("landmarks", config.landmarks, ("dense", "68"))
+    check_choice("visibility", config.visibility, ("step", "stage"))
     for energy in config.energies:
         check_choice("energies", energy, ("feature", "landmark", "photometric"))
     if sizes.image_size % 64:

@@ -4,9 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from facerig_jax.networks.layers import Block, conv, norm, upsample
+from facerig_jax.networks.layers import Block, conv, dense, deviation, norm, upsample, zeros
 
-ZEROS = nn.initializers.zeros
 # Gain of the tanh that bounds the weights which the expression and albedo decoders make for their small networks.
 WEIGHT_RANGE = 6.0
 EXPANSION = 8
@@ -51,7 +50,7 @@ class CodeMap(nn.Module):
     def __call__(self, code: jax.Array) -> jax.Array:
         """(A,) -> (1, size, size, features)."""
         side = self.size // 4
-        x = nn.selu(nn.Dense(self.features * side * side, use_bias=False, name="dense")(code))
+        x = nn.selu(dense(self.features * side * side, name="dense")(code))
         x = x.reshape(1, self.features, side, side).transpose(0, 2, 3, 1)
         x = upsample(Block(self.features, name="block0")(x))
         x = upsample(Block(self.features, name="block1")(x))
@@ -77,8 +76,7 @@ class MapDecoder(nn.Module):
         """(A,), (S, S, n) -> (S, S, outputs)."""
         x = CodeMap(self.trunk, uv_features.shape[0], name="code")(code)
         x = Block(self.features, name="block")(jnp.concatenate([x, uv_features[None]], -1))
-        init = {"kernel_init": ZEROS} if self.zero else {}
-        return conv(self.outputs, 1, name="out", **init)(x)[0]
+        return conv(self.outputs, 1, name="out", init=zeros if self.zero else deviation)(x)[0]
 
 
 class MapOutput(nn.Module):
@@ -88,7 +86,7 @@ class MapOutput(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(V, S, S, n) -> (V, S, S, 3)."""
         x = Block(x.shape[-1], name="block")(x)
-        return conv(3, 1, name="out", kernel_init=ZEROS)(x)
+        return conv(3, 1, name="out", init=zeros)(x)
 
 
 class WeightMaker(nn.Module):
@@ -101,9 +99,8 @@ class WeightMaker(nn.Module):
     @nn.compact
     def __call__(self, code: jax.Array, vector: jax.Array) -> jax.Array:
         """(A,), (16 n,) -> (outputs,), bounded by WEIGHT_RANGE."""
-        x = nn.selu(nn.Dense(self.hidden, use_bias=False, name="hidden")(jnp.concatenate([code, vector])))
-        init = {"kernel_init": ZEROS} if self.zero else {}
-        return WEIGHT_RANGE * jnp.tanh(nn.Dense(self.outputs, use_bias=False, name="out", **init)(x))
+        x = nn.selu(dense(self.hidden, name="hidden")(jnp.concatenate([code, vector])))
+        return WEIGHT_RANGE * jnp.tanh(dense(self.outputs, name="out", init=zeros if self.zero else deviation)(x))
 
 
 class StepNetwork(nn.Module):
@@ -117,8 +114,8 @@ class StepNetwork(nn.Module):
         """(S,) -> (outputs,)."""
         x = statistics
         for i in range(4):
-            x = nn.selu(nn.Dense(self.hidden, name=f"dense{i}")(x))
-        return jnp.tanh(nn.Dense(self.outputs, kernel_init=ZEROS, name="out")(x))
+            x = nn.selu(dense(self.hidden, bias=True, name=f"dense{i}")(x))
+        return jnp.tanh(dense(self.outputs, bias=True, name="out", init=zeros)(x))
 
 
 class DirectRegressor(nn.Module):
@@ -134,7 +131,7 @@ class DirectRegressor(nn.Module):
     @nn.compact
     def __call__(self, pooled: jax.Array, view_mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(V, C), (V,) -> (shared,), (V, own)."""
-        x = nn.relu(nn.Dense(self.hidden, name="hidden")(pooled))
+        x = nn.relu(dense(self.hidden, bias=True, name="hidden")(pooled))
         fused = jnp.max(x * view_mask.astype(x.dtype)[:, None], 0)
-        shared = nn.Dense(self.shared, kernel_init=ZEROS, name="shared")(fused)
-        return shared, nn.Dense(self.own, kernel_init=ZEROS, name="own")(x)
+        shared = dense(self.shared, bias=True, name="shared", init=zeros)(fused)
+        return shared, dense(self.own, bias=True, name="own", init=zeros)(x)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from facerig_jax.config import EnergyWeights, LearnedConfig
@@ -19,6 +20,7 @@ from facerig_jax.geometry.light import ambient_light, sh_basis, solve_light
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.geometry.uv_tables import UVTable
 from facerig_jax.geometry.visibility import visible
+from facerig_jax.head.thin import thin
 from facerig_jax.networks.model import Pyramids, apply, image_features, normalize_images, regress_pose, stage_modules
 from facerig_jax.numerics import masked_mean
 from facerig_jax.rig.decode import DecodedRig, RigCode, decode, displace, mean_rig, mode_weights, shade_albedo
@@ -31,10 +33,11 @@ Visibility = Callable[[jax.Array, jax.Array, int], jax.Array]
 
 @struct.dataclass
 class Problem:
-    """What stays the same during a fit."""
+    """What stays the same during a fit; `head` is what the solver works on, `whole` what the rig is decoded for."""
 
     params: dict
     head: HeadModel
+    whole: HeadModel
     tables: dict[int, UVTable]
     pyramids: Pyramids
     observed: Observed
@@ -54,7 +57,8 @@ class Unknowns:
 class SolverState:
     """What a stage hands to the next.
 
-    rig:       the rig decoded so far.
+    rig:       the rig decoded so far, on the head that the solver works on.
+    whole:     the same for all vertices of the head.
     pose:      (V, 6) normalised.
     expression: (V, K).
     light:     (V, 9, 3).
@@ -63,6 +67,7 @@ class SolverState:
     """
 
     rig: DecodedRig
+    whole: DecodedRig
     pose: jax.Array
     expression: jax.Array
     light: jax.Array
@@ -100,7 +105,8 @@ def solve_learned(
         photos = normalize_images(observed.photo)
         pyramids = image_features(params, photos, config.networks)
         pose = regress_pose(params, photos, config.networks) if first_pose is None else first_pose
-        problem = Problem(params, head, make_tables(head, config), pyramids, observed, weights)
+        work = thin(head) if config.coarse else head
+        problem = Problem(params, work, head, make_tables(work, config), pyramids, observed, weights)
     with jax.named_scope("start"):
         state = start(problem, jax.lax.stop_gradient(pose) if config.detach else pose, config, see)
     branches = [functools.partial(run_stage, problem, stage, config, see) for stage in range(config.stages)]
@@ -109,14 +115,8 @@ def solve_learned(
         return jax.lax.switch(number, branches, state)
 
     stage = jax.checkpoint(stage) if config.checkpoint else stage
-    state_end, trace = jax.lax.scan(stage, state, jnp.arange(config.stages), unroll=_unroll(config, config.stages))
+    state_end, trace = jax.lax.scan(stage, state, np.arange(config.stages), unroll=config.unroll)
     return state_end, {"start": {"projected": state.projected, "light": state.light}, **trace}
-
-
-def _unroll(config: LearnedConfig, length: int) -> int:
-    """Iterations per turn of a loop: all of them on a CPU, where XLA runs rolled loops several times slower."""
-    on = jax.default_backend() == "cpu" if config.unroll is None else config.unroll
-    return length if on else 1
 
 
 def start(problem: Problem, pose: jax.Array, config: LearnedConfig, see: Visibility) -> SolverState:
@@ -128,7 +128,7 @@ def start(problem: Problem, pose: jax.Array, config: LearnedConfig, see: Visibil
     seen = see(_image(posed, problem), head.faces, problem.observed.photo.shape[1])
     ambient = jnp.broadcast_to(ambient_light(pose.dtype), (count, 9, 3))
     light = light_views(problem, posed, seen, ambient)
-    return SolverState(rig, pose, expression, light, posed.projected, seen)
+    return SolverState(rig, mean_rig(problem.whole, config), pose, expression, light, posed.projected, seen)
 
 
 def run_stage(
@@ -155,7 +155,7 @@ def run_stage(
     step = jax.checkpoint(step) if config.checkpoint else step
     x = Unknowns(zero_code(config, state.pose.dtype), state.pose, state.expression)
     with jax.named_scope(f"stage{stage}_steps"):
-        x, steps = jax.lax.scan(step, x, None, length=config.steps, unroll=_unroll(config, config.steps))
+        x, steps = jax.lax.scan(step, x, None, length=config.steps, unroll=config.unroll)
     with jax.named_scope(f"stage{stage}_finish"):
         state, after = finish_stage(problem, stage, space, state, x, config, see)
     return state, {"steps": steps, "stages": after}
@@ -223,7 +223,8 @@ def take_step(
     def energy(x: Unknowns):
         rig = decode(params, stage, space, x.code, state.rig, head, config)
         posed = place(problem, rig, stage, x.pose, x.expression, config)
-        seen = see(_image(posed, problem), head.faces, observed.photo.shape[1])
+        fresh = config.visibility == "step"
+        seen = see(_image(posed, problem), head.faces, observed.photo.shape[1]) if fresh else state.seen
         features = problem.pyramids.energy[stage]
         measured = measure(posed, state.light, seen, features, observed, head, problem.weights, config)
         return measured.total, (measured, posed.projected)
@@ -291,8 +292,8 @@ def finish_stage(
       trace: 'projected', 'vertices' (V, P, 3), 'neutral' (P, 3), 'albedo', 'rendered' and 'observed' colours (V, P, 3),
         'light' (V, 9, 3).
     """
-    head = problem.head
-    rig = decode(problem.params["stages"][stage], stage, space, x.code, state.rig, head, config)
+    head, params = problem.head, problem.params["stages"][stage]
+    rig = decode(params, stage, space, x.code, state.rig, head, config)
     posed = place(problem, rig, stage, x.pose, x.expression, config)
     image = _image(posed, problem)
     seen = see(image, head.faces, problem.observed.photo.shape[1])
@@ -307,7 +308,8 @@ def finish_stage(
         "observed": colours,
         "light": light,
     }
-    return SolverState(rig, x.pose, x.expression, light, posed.projected, seen), trace
+    whole = decode(params, stage, space, x.code, state.whole, problem.whole, config)
+    return SolverState(rig, whole, x.pose, x.expression, light, posed.projected, seen), trace
 
 
 def light_views(problem: Problem, posed: Posed, seen: jax.Array, before: jax.Array) -> jax.Array:
