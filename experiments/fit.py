@@ -20,9 +20,9 @@ from absl import flags
 
 from experiments import cli
 from experiments.candidates import choose_photos
-from facerig_jax.api import fit_rig, load
+from facerig_jax.api import SOLVERS, fit_rig, load, solver_settings
 from facerig_jax.checks import check_choice
-from facerig_jax.config import FitConfig, Hyper, as_arrays
+from facerig_jax.config import PRESETS, as_arrays
 from facerig_jax.data.photos import Inputs, Photo, find_inputs, pad_to_bucket, pad_views, read_photos
 from facerig_jax.data.video import read_video_frames
 from facerig_jax.evaluate.reprojection import reprojection
@@ -33,13 +33,14 @@ from facerig_jax.export.view_pictures import rig_pictures, view_pictures
 from facerig_jax.geometry.crop import to_photo
 from facerig_jax.solve.status import OK, POOR_FIT, describe
 
-SOLVERS = ("classical",)
 # Frames of a video that are looked at before some are chosen.
 VIDEO_CANDIDATES = 64
 
 _IMAGES = flags.DEFINE_string("images", None, "Folder, pattern ('DIR/*.jpg'), photo or video of one person.")
 _OUT = flags.DEFINE_string("out", None, "Folder to write; the files of an earlier fit in it are replaced.")
 _SOLVER = flags.DEFINE_string("solver", "classical", f"Solver: {', '.join(SOLVERS)}.")
+_PRESET = flags.DEFINE_string("preset", "base", f"Sizes of the learned solver's networks: {', '.join(PRESETS)}.")
+_UNTRAINED = flags.DEFINE_bool("allow_untrained", False, "Run --solver=learned on random weights: not a likeness.")
 _MAX_PHOTOS = flags.DEFINE_integer("max_photos", 8, "Photos or frames to fit, 1 to 8; of more, the best are chosen.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Write into a folder that holds other things than an earlier fit.")
 
@@ -50,7 +51,7 @@ def main() -> None:
     check_flags()
     with phases("read"):
         inputs, photos, files = read_inputs(_IMAGES.value)
-        params, head = jax.tree.map(jnp.asarray, load())
+        params, head = load_parameters()
     notes = describe_inputs(inputs, photos)
     if len(photos) > _MAX_PHOTOS.value:
         with phases("choose"):
@@ -78,9 +79,18 @@ def check_flags() -> None:
         if not flag.value:
             raise cli.UserError(f"--{flag.name} is missing: python -m experiments.fit --images=DIR --out=DIR")
     check_choice("--solver", _SOLVER.value, SOLVERS)
+    check_choice("--preset", _PRESET.value, PRESETS)
+    if _UNTRAINED.value and _SOLVER.value != "learned":
+        raise cli.UserError("--allow_untrained goes with --solver=learned; the classical solver needs no training.")
     if not 1 <= _MAX_PHOTOS.value <= 8:
         raise cli.UserError(f"--max_photos: 1 to 8 are allowed, got {_MAX_PHOTOS.value}.")
     check_folder(_OUT.value, _OVERWRITE.value)
+
+
+def load_parameters():
+    """params and head on the device; refuses to go on where the learned solver has no trained weights."""
+    preset = _PRESET.value if _SOLVER.value == "learned" else None
+    return jax.tree.map(jnp.asarray, load(preset, allow_untrained=_UNTRAINED.value))
 
 
 def read_inputs(spec: str) -> tuple[Inputs, tuple[Photo, ...], tuple[str, ...]]:
@@ -132,11 +142,14 @@ def make_batch(photos) -> Batch:
 
 def run_fit(params, head, batch: Batch, phases):
     """The fit, compiled and run apart; weights and head are arguments, so the program holds none of them."""
-    config, hyper = FitConfig(), as_arrays(Hyper())
+    config = PRESETS[_PRESET.value] if _SOLVER.value == "learned" else None
+    config, hyper = solver_settings(_SOLVER.value, config, None)
+    static = {"solver": _SOLVER.value, "config": config}
+    hyper = as_arrays(hyper)
     arguments = {"view_mask": batch.mask, "image_size": batch.sizes, "hyper": hyper}
     with phases("fit, compile"):
-        traced = jax.jit(fit_rig, static_argnames="config").lower(
-            batch.images, params, head, **arguments, config=config
+        traced = jax.jit(fit_rig, static_argnames=tuple(static)).lower(
+            batch.images, params, head, **arguments, **static
         )
         program = traced.compile()
     with phases("fit, run"):
@@ -181,7 +194,9 @@ def make_record(inputs: Inputs, phases) -> dict:
     return {
         "versions": versions | {"python": platform.python_version()},
         "device": f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
-        "flags": {flag.name: flag.value for flag in (_IMAGES, _OUT, _SOLVER, _MAX_PHOTOS, _OVERWRITE)},
+        "flags": {
+            flag.name: flag.value for flag in (_IMAGES, _OUT, _SOLVER, _PRESET, _UNTRAINED, _MAX_PHOTOS, _OVERWRITE)
+        },
         "inputs": {
             "kind": inputs.kind,
             "files": [str(file) for file in inputs.files],

@@ -6,39 +6,54 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from facerig_jax.checks import check_choice, check_shape
-from facerig_jax.config import FitConfig, Hyper, as_arrays
-from facerig_jax.detect import detect, load_detector
-from facerig_jax.geometry.camera import to_image
-from facerig_jax.geometry.crop import crop_around, crop_image, inside_photo, to_crop
+from facerig_jax.config import PRESETS, EnergyWeights, FitConfig, Hyper, LearnedConfig, as_arrays
+from facerig_jax.detect import load_detector
+from facerig_jax.geometry.camera import normalized_to_pose
 from facerig_jax.head import load_head
 from facerig_jax.head.model import albedo, neutral
-from facerig_jax.numerics import HIGHEST, srgb_to_linear
+from facerig_jax.networks.model import check_params, init_params
+from facerig_jax.numerics import HIGHEST, masked_mean
+from facerig_jax.rig.frozen import freeze, neural_mesh
 from facerig_jax.solve import status as codes
 from facerig_jax.solve.classical import Observed, landmark_error, solve_classical
+from facerig_jax.solve.learned import SolverState, solve_learned
+from facerig_jax.solve.observe import N_LANDMARKS, find_landmarks, first_pose, observe, observe_learned, view_status
 from facerig_jax.solve.unknowns import Unknowns
-from facerig_jax.types import Detection, Fit, HeadModel, Rig, Views
+from facerig_jax.types import Fit, HeadModel, Rig, Views
 
-DEFAULT_CONFIG = FitConfig()
-# Points that the detector reports.
-N_LANDMARKS = 468
+SOLVERS = ("classical", "learned")
 # A view whose landmarks miss by more than this share of the face's size is reported as a poor fit.
 POOR_FIT = 0.05
-# A view counts when at least this share of its landmarks lies inside the photo.
-MIN_INSIDE = 0.5
+UNTRAINED = (
+    "No trained weights ship yet, so solver='learned' would give a face at random: use 'classical', or ask for "
+    "untrained weights with load('base', allow_untrained=True), on the command line with --allow_untrained."
+)
 
 
 @functools.cache
-def load() -> tuple[dict, HeadModel]:
+def load(preset: str | None = None, *, allow_untrained: bool = False) -> tuple[dict, HeadModel]:
     """What `fit_rig` uses by default; read once per process.
 
+    Args:
+      preset: also the learned solver's weights, of the preset 'base' or 'paper'.
+      allow_untrained: random weights will do.
+
     Returns:
-      params: {'detector': weights}, learned and converted.
+      params: {'detector': weights}, learned and converted; with a preset also 'learned'.
       head: the embedded head.
+
+    Raises:
+      ValueError: no such preset, or there are no trained weights for it.
     """
-    return {"detector": load_detector()}, load_head()
+    params = {"detector": load_detector()}
+    if preset is not None:
+        config = PRESETS[check_choice("preset", preset, PRESETS)]
+        if not allow_untrained:
+            raise ValueError(UNTRAINED)
+        params["learned"] = init_params(jax.random.key(0), config)
+    return params, load_head()
 
 
 def fit_rig(
@@ -46,12 +61,13 @@ def fit_rig(
     params: dict | None = None,
     head: HeadModel | None = None,
     *,
+    solver: str = "classical",
     landmarks=None,
     landmark_weight=None,
     view_mask=None,
     image_size=None,
-    hyper: Hyper | None = None,
-    config: FitConfig = DEFAULT_CONFIG,
+    hyper: Hyper | EnergyWeights | None = None,
+    config: FitConfig | LearnedConfig | None = None,
 ) -> Fit:
     """A rig from photos of one person: detection, landmarks and fit in one XLA program.
 
@@ -61,30 +77,33 @@ def fit_rig(
 
     Args:
       images: (V, H, W, 3) photos, sRGB, uint8 or float in [0, 1]; V >= 1.
-      params: weights; default `load()[0]`.
+      params: weights; default `load()[0]`. The learned solver needs params['learned'], see `load`.
       head: morphable head; default `load()[1]`.
+      solver: 'classical' (Levenberg-Marquardt on a linear rig) or 'learned' (the paper's network).
       landmarks: (V, 468, 3) photo pixels, z towards the camera; default: found by the detector.
       landmark_weight: (468,) or (V, 468), default 1: how much each point counts.
       view_mask: (V,) 0 marks padding; default all count.
       image_size: (V, 2) height and width of each photo inside its padded image; default all of it.
-      hyper: traced settings.
-      config: static settings.
+      hyper: traced settings: Hyper, for the learned solver EnergyWeights.
+      config: static settings: FitConfig, for the learned solver LearnedConfig (default `config.BASE`).
 
     Returns:
       Fit.
 
     Raises:
-      ValueError: an argument's shape is wrong.
+      ValueError: an argument's shape is wrong, or the weights do not belong to the solver.
 
     Example:
       fit = facerig_jax.fit_rig(images)
       vertices, albedo = facerig_jax.apply_rig(fit.rig, fit.views.expression[0])
     """
+    config, hyper = solver_settings(solver, config, hyper)
     n_views = check_shape("images", images, "V", "H", "W", 3)["V"]
     default_params, default_head = load() if params is None or head is None else (params, head)
     params, head = default_params if params is None else params, default_head if head is None else head
     n_points = N_LANDMARKS
-    check_choice("config.landmarks", config.landmarks, ("dense", "68"))
+    if solver == "learned" and "learned" not in params:
+        raise ValueError(UNTRAINED)
     if landmarks is not None:
         check_shape("landmarks", landmarks, n_views, n_points, 3)
     size = (
@@ -95,7 +114,20 @@ def fit_rig(
     check_shape("image_size", size, n_views, 2)
     check_shape("view_mask", mask, n_views)
     weight = jnp.broadcast_to(weight, (n_views, n_points))
-    return _fit(jnp.asarray(images), params, head, landmarks, weight, mask, size, as_arrays(hyper or Hyper()), config)
+    return _fit(jnp.asarray(images), params, head, landmarks, weight, mask, size, as_arrays(hyper), config)
+
+
+def solver_settings(solver: str, config, hyper):
+    """The solver's static and traced settings, default where not given; refuses those of another solver."""
+    kinds = {"classical": (FitConfig, Hyper), "learned": (LearnedConfig, EnergyWeights)}
+    defaults = {"classical": FitConfig(), "learned": PRESETS["base"]}
+    static, traced = kinds[check_choice("solver", solver, SOLVERS)]
+    config, hyper = defaults[solver] if config is None else config, traced() if hyper is None else hyper
+    for name, value, kind in (("config", config, static), ("hyper", hyper, traced)):
+        if not isinstance(value, kind):
+            raise ValueError(f"{name}: solver={solver!r} takes a {kind.__name__}, got a {type(value).__name__}.")
+    check_choice("config.landmarks", config.landmarks, ("dense", "68"))
+    return config, hyper
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -103,56 +135,63 @@ def _fit(images, params, head, landmarks, weight, mask, size, hyper, config) -> 
     images = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
     with jax.named_scope("detect"):
         found, points = find_landmarks(params, images, landmarks)
+    learned = isinstance(config, LearnedConfig)
+    crop_size = config.networks.image_size if learned else config.crop_size
     with jax.named_scope("crop"):
         status = view_status(found, points, mask, size)
-        observed, crop = observe(images, points, weight, status == codes.OK, size, head, config)
+        usable = status == codes.OK
+        observed, crop = observe(images, points, weight, usable, size, head, crop_size, config.crop_margin)
+    if learned:
+        return _solve_learned(params["learned"], head, observed, hyper, config, crop, points, status)
     with jax.named_scope("solve"):
         x, trace = solve_classical(head, observed, hyper, config)
     with jax.named_scope("report"):
         return package(head, observed, x, config, trace, crop, points, status)
 
 
-def find_landmarks(params: dict, images: jax.Array, landmarks=None):
-    """Whether each view has a face (V,), and its landmarks (V, 468, 3) photo pixels."""
-    if landmarks is not None:
-        return jnp.all(jnp.isfinite(landmarks), (1, 2)), jnp.nan_to_num(landmarks)
-    found: Detection = jax.lax.map(lambda image: detect(params["detector"], image), images)
-    return found.found, found.landmarks
+def _solve_learned(params, head, observed: Observed, weights, config: LearnedConfig, crop, points, status) -> Fit:
+    check_params(params, config)
+    with jax.named_scope("solve"):
+        pose = None if config.networks.pose_blocks else first_pose(observed, head, config)
+        evidence = observe_learned(observed, head, config)
+        state, trace = solve_learned(params, head, evidence, weights, config, first_pose=pose)
+    with jax.named_scope("report"):
+        distance = jnp.linalg.norm(trace["stages"]["landmarks"][-1] - evidence.landmarks, axis=-1)
+        extent = jnp.max(jnp.ptp(evidence.landmarks, axis=1), -1)
+        error = masked_mean(distance, evidence.weight, axis=-1) / extent
+        status = end_status(status, state.pose, state.expression, error)
+        views = learned_views(state, head, config, crop, points, status)
+        rig = freeze(state.whole, params, head, config)
+        return Fit(rig, views, trace, subject_status(status, rig))
 
 
-def view_status(found, points, mask, size) -> jax.Array:
-    """(V,) int32 status before the fit."""
-    inside = jnp.mean(inside_photo(points[..., :2], size, border=0.0), -1) >= MIN_INSIDE
-    status = jnp.where(inside, codes.OK, codes.OUT_OF_FRAME)
-    status = jnp.where(found, status, codes.NO_FACE)
-    return jnp.where(mask > 0, status, codes.PADDING).astype(jnp.int32)
+def learned_views(state: SolverState, head: HeadModel, config: LearnedConfig, crop, points, status) -> Views:
+    """The views' part of a learned fit, in real poses."""
+    pose = normalized_to_pose(state.pose, head.unit_mm, config.networks.image_size)
+    distance = jnp.full(pose.shape[0], config.inverse_distance * head.unit_mm, pose.dtype)
+    return Views(pose, distance, state.expression, state.light, crop, points, status)
 
 
-def observe(images, points, weight, usable, size, head: HeadModel, config: FitConfig):
-    """What the solver looks at, and its crops (V,). Unusable views get stand-in landmarks, to stay finite."""
-    reference = head.mean[np.linspace(0, head.mean.shape[0] - 1, N_LANDMARKS).astype(int)]
-    reference = reference / jnp.max(jnp.ptp(reference, axis=0))
-    stand_in = to_image(reference * min(images.shape[1:3]) / 2, *images.shape[1:3])
-    points = jnp.where(usable[:, None, None], points, stand_in)
-    crop = crop_around(points[..., :2], config.crop_size, config.crop_margin)
-    photo = jax.vmap(lambda image, crop: crop_image(srgb_to_linear(image), crop, config.crop_size))(images, crop)
-    grid = jnp.arange(config.crop_size, dtype=jnp.float32)
-    grid = jnp.stack(jnp.meshgrid(grid, grid), -1).reshape(1, -1, 2)
-    there = grid / crop.scale[:, None, None] + crop.offset[:, None]
-    inside = inside_photo(there, size).reshape(-1, config.crop_size, config.crop_size).astype(jnp.float32)
-    mask = usable.astype(jnp.float32)
-    return Observed(photo, inside, to_crop(points, crop), weight * mask[:, None], mask), crop
+def end_status(status, pose, expression, error) -> jax.Array:
+    """(V,) status after the fit, from the status before it and the landmarks' relative error (V,)."""
+    finite = jnp.all(jnp.isfinite(pose), -1) & jnp.all(jnp.isfinite(expression), -1)
+    used = status == codes.OK
+    status = jnp.where(used & (error > POOR_FIT), codes.POOR_FIT, status)
+    return jnp.where(used & ~finite, codes.NOT_FINITE, status)
+
+
+def subject_status(status, rig: Rig) -> jax.Array:
+    """() status of the subject from its views' and its rig."""
+    used = (status != codes.NO_FACE) & (status != codes.OUT_OF_FRAME) & (status != codes.PADDING)
+    whole = jnp.where(jnp.any(used), codes.OK, codes.NO_FACE)
+    return jnp.where(jnp.all(jnp.isfinite(rig.neutral)), whole, codes.NOT_FINITE).astype(jnp.int32)
 
 
 def package(
     head: HeadModel, observed: Observed, x: Unknowns, config: FitConfig, trace: dict, crop, points, status
 ) -> Fit:
     """The solver's unknowns as a rig and views, with their status."""
-    error = landmark_error(head, observed, x, config)
-    finite = jnp.all(jnp.isfinite(x.pose), -1) & jnp.all(jnp.isfinite(x.expression), -1)
-    used = status == codes.OK
-    status = jnp.where(used & (error > POOR_FIT), codes.POOR_FIT, status)
-    status = jnp.where(used & ~finite, codes.NOT_FINITE, status)
+    status = end_status(status, x.pose, x.expression, landmark_error(head, observed, x, config))
     rig = Rig(
         neutral=neutral(head, x.identity),
         expression_basis=head.expression_basis,
@@ -162,10 +201,8 @@ def package(
         code_names=head.expression_names,
         unit_mm=head.unit_mm,
     )
-    whole = jnp.where(jnp.any(used), codes.OK, codes.NO_FACE)
-    whole = jnp.where(jnp.all(jnp.isfinite(rig.neutral)), whole, codes.NOT_FINITE)
     views = Views(x.pose, x.inverse_distance, x.expression, x.light, crop, points, status)
-    return Fit(rig, views, trace, whole.astype(jnp.int32))
+    return Fit(rig, views, trace, subject_status(status, rig))
 
 
 def apply_rig(rig: Rig, expression) -> tuple[jax.Array, jax.Array]:
@@ -173,7 +210,7 @@ def apply_rig(rig: Rig, expression) -> tuple[jax.Array, jax.Array]:
 
     Args:
       rig: Rig.
-      expression: (..., K) code; for the linear rig the 52 blendshape weights named in `rig.code_names`.
+      expression: (..., K) code, named in `rig.code_names`; for a linear rig the 52 blendshape weights.
 
     Returns:
       vertices (..., P, 3) in the head frame, head units, and albedo (..., P, 3), linear RGB.
@@ -182,7 +219,10 @@ def apply_rig(rig: Rig, expression) -> tuple[jax.Array, jax.Array]:
       ValueError: the code's width does not fit the rig.
     """
     expression = jnp.asarray(expression)
-    check_shape("expression", expression, ..., rig.expression_basis.shape[0])
+    check_shape("expression", expression, ..., rig.n_codes)
+    if rig.neural is not None:
+        flat = neural_mesh(rig, expression.reshape(-1, rig.n_codes))
+        return tuple(x.reshape(*expression.shape[:-1], *x.shape[1:]) for x in flat)
     moved = jnp.tensordot(expression, rig.expression_basis, 1, precision=HIGHEST)
     vertices = jnp.expand_dims(rig.neutral, range(expression.ndim - 1)) + moved
     return vertices, jnp.broadcast_to(rig.albedo, vertices.shape)

@@ -232,3 +232,5 @@ BASE = LearnedConfig(
     coarse=True,
     visibility="stage",
 )
+
+PRESETS = {"base": BASE, "paper": PAPER}

@@ -186,6 +186,29 @@ def check_sizes(config: LearnedConfig) -> None:
         raise ValueError(f"networks.uv_sizes: multiples of 4 are needed, got {sizes.uv_sizes}.")
 
 
+@functools.cache
+def _template(config: LearnedConfig):
+    return jax.eval_shape(lambda: init_params(jax.random.key(0), config))
+
+
+def check_params(params: dict, config: LearnedConfig) -> None:
+    """Refuses parameters that do not belong to the settings.
+
+    Raises:
+      ValueError: naming the first one that is missing, left over or of the wrong shape.
+    """
+    ours, theirs = (
+        {
+            jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        for tree in (_template(config), params)
+    )
+    for path in sorted(set(ours) | set(theirs)):
+        if ours.get(path) != theirs.get(path):
+            raise ValueError(f"params: {path} has shape {theirs.get(path)}, these settings need {ours.get(path)}.")
+
+
 def apply(module: nn.Module, params: dict, *inputs, dtype: str = "float32"):
     """A network's output, in the precision of its inputs; 'bfloat16' computes inside in bfloat16."""
     if dtype == "float32":

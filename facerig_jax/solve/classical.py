@@ -87,20 +87,25 @@ def initial(head: HeadModel, observed: Observed, hyper: Hyper, config: FitConfig
     size = observed.image.shape[1]
     n_views = observed.image.shape[0]
     model, detected, weight = _landmarks(head, observed, config)
-
-    def pose(landmarks, weight):
-        target = jnp.concatenate([from_image(landmarks[:, :2], size, size), landmarks[:, 2:]], -1)
-        fit = similarity(model.mean, target, jnp.where(jnp.sum(weight) > 0, weight, 1.0))
-        return jnp.concatenate([matrix_to_euler(fit.rotation), fit.scale[None], fit.translation[:2]])
-
     return Unknowns(
         identity=jnp.zeros(head.identity_basis.shape[0]),
         albedo=jnp.zeros(head.albedo_basis.shape[0]),
-        pose=jax.lax.stop_gradient(jax.vmap(pose)(detected, weight)),
+        pose=landmark_pose(model.mean, detected, weight, size),
         inverse_distance=jnp.broadcast_to(hyper.inverse_distance_mean * head.unit_mm, (n_views,)),
         expression=jnp.zeros((n_views, head.expression_basis.shape[0])),
         light=jnp.broadcast_to(ambient_light(), (n_views, 9, 3)),
     )
+
+
+def landmark_pose(mean: jax.Array, detected: jax.Array, weight: jax.Array, size: int) -> jax.Array:
+    """(V, 6) poses by a similarity of mean points (L, 3) to detected ones (V, L, 3) crop px; no gradient."""
+
+    def pose(landmarks, weight):
+        target = jnp.concatenate([from_image(landmarks[:, :2], size, size), landmarks[:, 2:]], -1)
+        fit = similarity(mean, target, jnp.where(jnp.sum(weight) > 0, weight, 1.0))
+        return jnp.concatenate([matrix_to_euler(fit.rotation), fit.scale[None], fit.translation[:2]])
+
+    return jax.lax.stop_gradient(jax.vmap(pose)(detected, weight))
 
 
 def _landmarks(head: HeadModel, observed: Observed, config: FitConfig):

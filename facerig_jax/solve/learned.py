@@ -14,7 +14,7 @@ import numpy as np
 from flax import struct
 
 from facerig_jax.config import EnergyWeights, LearnedConfig
-from facerig_jax.energies.table import Measured, Observed, Posed, measure, observed_colours, shading
+from facerig_jax.energies.table import Measured, Observed, Posed, measure, model_landmarks, observed_colours, shading
 from facerig_jax.geometry.camera import normalized_to_pose, project, to_image
 from facerig_jax.geometry.light import ambient_light, sh_basis, solve_light
 from facerig_jax.geometry.mesh import vertex_normals
@@ -98,8 +98,8 @@ def solve_learned(
 
     Returns:
       state: SolverState after the last stage.
-      trace: 'start' the mean head's 'projected' vertices (V, P, 3) and 'light' (V, 9, 3); 'steps' name -> (stages, steps, ...), see `take_step`; 'stages'
-        name -> (stages, ...), see `finish_stage`.
+      trace: 'start' the mean head's 'projected' vertices (V, P, 3) and 'light' (V, 9, 3); 'steps' name ->
+        (stages, steps, ...), see `take_step`; 'stages' name -> (stages, ...), see `finish_stage`.
     """
     with jax.named_scope("features"):
         photos = normalize_images(observed.photo)
@@ -253,7 +253,7 @@ def step_exponents(params: dict, stage: int, measured: Measured, view_mask, conf
 
 
 def descend(x: Unknowns, gradient: Unknowns, size: jax.Array, count: jax.Array) -> Unknowns:
-    """x - size * gradient; what belongs to one view is scaled by their number, because energies are means over views."""
+    """x - size * gradient; times the number of views for what belongs to one, because energies are means over views."""
     code, slope = x.code, gradient.code
     return Unknowns(
         code=RigCode(
@@ -290,7 +290,7 @@ def finish_stage(
     Returns:
       state: for the next stage.
       trace: 'projected', 'vertices' (V, P, 3), 'neutral' (P, 3), 'albedo', 'rendered' and 'observed' colours (V, P, 3),
-        'light' (V, 9, 3).
+        'light' (V, 9, 3), 'landmarks' (V, L, 2) px.
     """
     head, params = problem.head, problem.params["stages"][stage]
     rig = decode(params, stage, space, x.code, state.rig, head, config)
@@ -299,6 +299,7 @@ def finish_stage(
     seen = see(image, head.faces, problem.observed.photo.shape[1])
     light = light_views(problem, posed, seen, state.light)
     colours, _ = observed_colours(problem.observed, image)
+    face = seen & (head.face_mask > 0.5)[None]
     trace = {
         "projected": posed.projected,
         "vertices": posed.vertices,
@@ -307,6 +308,7 @@ def finish_stage(
         "rendered": posed.albedo * shading(posed.projected, light, head),
         "observed": colours,
         "light": light,
+        "landmarks": model_landmarks(posed, image, seen, face, problem.observed, head, config),
     }
     whole = decode(params, stage, space, x.code, state.whole, problem.whole, config)
     return SolverState(rig, whole, x.pose, x.expression, light, posed.projected, seen), trace

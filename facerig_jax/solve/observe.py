@@ -1,0 +1,80 @@
+"""From photos to what the solvers look at: landmarks, crops and the status of every view before the fit."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from facerig_jax.config import LearnedConfig
+from facerig_jax.detect import detect
+from facerig_jax.detect.landmarks import LANDMARKS68
+from facerig_jax.energies import table
+from facerig_jax.geometry.camera import pose_to_normalized, to_image
+from facerig_jax.geometry.crop import crop_around, crop_image, inside_photo, to_crop
+from facerig_jax.numerics import linear_to_srgb, srgb_to_linear
+from facerig_jax.solve import status as codes
+from facerig_jax.solve.classical import Observed, landmark_pose
+from facerig_jax.solve.points import dense_landmark_model, landmark68_model
+from facerig_jax.types import Detection, HeadModel
+
+# Points that the detector reports.
+N_LANDMARKS = 468
+# A view counts when at least this share of its landmarks lies inside the photo.
+MIN_INSIDE = 0.5
+
+
+def find_landmarks(params: dict, images: jax.Array, landmarks=None):
+    """Whether each view has a face (V,), and its landmarks (V, 468, 3) photo pixels."""
+    if landmarks is not None:
+        return jnp.all(jnp.isfinite(landmarks), (1, 2)), jnp.nan_to_num(landmarks)
+    found: Detection = jax.lax.map(lambda image: detect(params["detector"], image), images)
+    return found.found, found.landmarks
+
+
+def view_status(found, points, mask, size) -> jax.Array:
+    """(V,) int32 status before the fit."""
+    inside = jnp.mean(inside_photo(points[..., :2], size, border=0.0), -1) >= MIN_INSIDE
+    status = jnp.where(inside, codes.OK, codes.OUT_OF_FRAME)
+    status = jnp.where(found, status, codes.NO_FACE)
+    return jnp.where(mask > 0, status, codes.PADDING).astype(jnp.int32)
+
+
+def observe(images, points, weight, usable, size, head: HeadModel, crop_size: int, crop_margin: float):
+    """What the classical solver looks at, and its crops (V,). Unusable views get stand-in landmarks, to stay finite."""
+    reference = head.mean[np.linspace(0, head.mean.shape[0] - 1, N_LANDMARKS).astype(int)]
+    reference = reference / jnp.max(jnp.ptp(reference, axis=0))
+    stand_in = to_image(reference * min(images.shape[1:3]) / 2, *images.shape[1:3])
+    points = jnp.where(usable[:, None, None], points, stand_in)
+    crop = crop_around(points[..., :2], crop_size, crop_margin)
+    photo = jax.vmap(lambda image, crop: crop_image(srgb_to_linear(image), crop, crop_size))(images, crop)
+    grid = jnp.arange(crop_size, dtype=jnp.float32)
+    grid = jnp.stack(jnp.meshgrid(grid, grid), -1).reshape(1, -1, 2)
+    there = grid / crop.scale[:, None, None] + crop.offset[:, None]
+    inside = inside_photo(there, size).reshape(-1, crop_size, crop_size).astype(jnp.float32)
+    mask = usable.astype(jnp.float32)
+    return Observed(photo, inside, to_crop(points, crop), weight * mask[:, None], mask), crop
+
+
+def observe_learned(observed: Observed, head: HeadModel, config: LearnedConfig) -> table.Observed:
+    """The same for the learned solver: its colour space, its landmarks."""
+    chosen = slice(None) if table.uses_dense(head, config) else np.array(LANDMARKS68)
+    photo = linear_to_srgb(observed.image)
+    colour = observed.image if config.linear_colour else photo
+    return table.Observed(
+        photo=photo,
+        colour=jnp.concatenate([colour, observed.inside[..., None]], -1),
+        landmarks=observed.landmarks[:, chosen, :2],
+        weight=observed.weight[:, chosen] * table.landmark_weights(head, config)[None],
+        view_mask=observed.view_mask,
+    )
+
+
+def first_pose(observed: Observed, head: HeadModel, config: LearnedConfig) -> jax.Array:
+    """(V, 6) normalised poses of the mean head on the detected landmarks."""
+    dense = table.uses_dense(head, config)
+    model = dense_landmark_model(head) if dense else landmark68_model(head)
+    chosen = slice(None) if dense else np.array(LANDMARKS68)
+    weight = observed.weight[:, chosen] * table.landmark_weights(head, config)[None]
+    pose = landmark_pose(model.mean, observed.landmarks[:, chosen], weight, observed.image.shape[1])
+    return pose_to_normalized(pose, head.unit_mm, config.networks.image_size)
