@@ -37,7 +37,7 @@ class Backbone(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """Top-down pyramid over maps coarse to fine; the output blocks branch off the path, which carries the plain sums."""
+    """Top-down pyramid over maps coarse to fine; output blocks branch off the path, which carries the plain sums."""
 
     features: int
 

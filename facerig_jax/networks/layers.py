@@ -92,7 +92,8 @@ class FrozenBatchNorm(nn.Module):
     """Batch normalisation by stored statistics, which training never changes."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(..., C) -> (..., C)."""
         size = (x.shape[-1],)
         scale, variance = (self.param(name, nn.initializers.ones, size) for name in ("scale", "var"))
         bias, mean = (self.param(name, nn.initializers.zeros, size) for name in ("bias", "mean"))
@@ -118,7 +119,8 @@ class ConvNorm(nn.Module):
     norm: str = "batch"
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, C) -> (B, H / stride, W / stride, features)."""
         x = conv(self.features, self.kernel, self.stride, name="conv")(x)
         return nn.relu(norm(self.norm, "norm")(x))
 
@@ -135,7 +137,8 @@ class Block(nn.Module):
     norm: str = "none"
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, C) -> (B, H / stride, W / stride, features)."""
         activation = nn.selu if self.norm == "none" else nn.relu
         y = conv(self.features, 3, self.stride, self.dilation, name="conv1")(x)
         y = activation(norm(self.norm, "norm1")(y))

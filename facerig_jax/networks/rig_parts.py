@@ -90,7 +90,7 @@ class MapOutput(nn.Module):
 
 
 class WeightMaker(nn.Module):
-    """The weights of the first stage's expression network from the expression part of the rig code and the UV vector."""
+    """The weights of the first stage's expression network, from the rig code's expression part and the UV vector."""
 
     hidden: int
     outputs: int
