@@ -15,9 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from facerig_jax.config import PRESETS, EnergyWeights, LearnedConfig
+from facerig_jax.energies.table import Observed, landmark_weights
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.geometry.rasterize import RASTERIZERS, image_to_clip, interpolate, rasterize, triangle_ids
 from facerig_jax.geometry.visibility import visible
+from facerig_jax.head import load_head
+from facerig_jax.networks.model import init_params
+from facerig_jax.solve.learned import begin, run_stage, solve_learned
+
+# What a function may need beside its inputs and outputs, bytes; a larger one is compiled but not run.
+MAX_TEMPORARY = 10e9
+# No more calls once these are used up.
+MAX_SECONDS = 20
 
 _WHAT = flags.DEFINE_list("what", ["raster"], "Sections to run, see the list in the error message of a wrong name.")
 _REPEATS = flags.DEFINE_integer("repeats", 20, "Calls of each compiled function; the best one counts.", lower_bound=1)
@@ -31,6 +41,7 @@ class Row:
     compile_s: float
     best_ms: float
     reference: str | float | None = None
+    temporary_mb: float = 0.0
 
 
 def measure(name: str, function: Callable, *args, reference: str | float | None = None) -> Row:
@@ -38,13 +49,16 @@ def measure(name: str, function: Callable, *args, reference: str | float | None 
     start = time.perf_counter()
     compiled = jax.jit(function).lower(*args).compile()
     compile_s = time.perf_counter() - start
+    temporary = compiled.memory_analysis().temp_size_in_bytes
+    if temporary > MAX_TEMPORARY:
+        return Row(name, compile_s, np.nan, reference, temporary / 1e6)
     jax.block_until_ready(compiled(*args))
     times = []
-    for _ in range(_REPEATS.value):
+    while len(times) < _REPEATS.value and sum(times) < MAX_SECONDS:
         start = time.perf_counter()
         jax.block_until_ready(compiled(*args))
         times.append(time.perf_counter() - start)
-    return Row(name, compile_s, 1e3 * min(times), reference)
+    return Row(name, compile_s, 1e3 * min(times), reference, temporary / 1e6)
 
 
 def ellipsoid(n_faces: int, size: int) -> tuple[jax.Array, jax.Array]:
@@ -127,13 +141,74 @@ def raster() -> Iterator[Row | str]:
                 yield measure(f"{name}, {backend}", by_backend, *args, reference=name)
 
 
-SECTIONS: dict[str, Callable[[], Iterator[Row | str]]] = {"raster": raster}
+def loop_over_stages(params, head, observed, weights, config: LearnedConfig, **options):
+    """The learned solver with Python's loop in place of the scan over stages."""
+    problem, state = begin(params, head, observed, weights, config, **options)
+    traces = []
+    for stage in range(config.stages):
+        state, trace = run_stage(problem, stage, config, visible, state)
+        traces.append(trace)
+    return state, jax.tree.map(lambda *x: jnp.stack(x), *traces)
+
+
+def solver() -> Iterator[Row | str]:
+    """The learned solver, 4 views on the embedded head: scans against loops, forward and with gradient."""
+    head = jax.tree.map(jnp.asarray, load_head())
+    for preset, config in (("base", PRESETS["base"]), ("paper", PRESETS["paper"])):
+        params = init_params(jax.random.key(0), config)
+        observed = noise_views(config, head, 4)
+        pose = None if config.networks.pose_blocks else jnp.zeros((4, 6))
+
+        def forward(params, head, observed, solve=solve_learned, config=config, pose=pose):
+            return solve(params, head, observed, EnergyWeights(), config, first_pose=pose)
+
+        def gradient(params, head, observed, forward=forward, **options):
+            def loss(params):
+                return jnp.mean(forward(params, head, observed, **options)[1]["stages"]["vertices"] ** 2)
+
+            return jax.grad(loss)(params)
+
+        variants = {
+            "scan": {},
+            "scan, unrolled": {"config": dataclasses.replace(config, unroll=True)},
+            "Python loop over stages": {"solve": loop_over_stages},
+        }
+        for name, options in variants.items():
+            row = f"{preset}, {name}"
+            yield measure(
+                row, functools.partial(forward, **options), params, head, observed, reference=f"{preset}, scan"
+            )
+        variants = {
+            "scan, checkpoint": {"config": dataclasses.replace(config, checkpoint=True)},
+            "scan": {},
+            "Python loop over stages": {"solve": loop_over_stages},
+        }
+        for name, options in variants.items():
+            work = functools.partial(gradient, **options)
+            yield measure(f"{preset}, gradient, {name}", work, params, head, observed, reference=f"{preset}, scan")
+
+
+def noise_views(config: LearnedConfig, head, count: int) -> Observed:
+    """Views of noise, with landmarks at random: the work does not depend on what is seen."""
+    size, rng = config.networks.image_size, np.random.default_rng(0)
+    photo = jnp.asarray(rng.uniform(size=(count, size, size, 3)), jnp.float32)
+    weight = jnp.broadcast_to(landmark_weights(head, config), (count, len(landmark_weights(head, config))))
+    return Observed(
+        photo=photo,
+        colour=jnp.concatenate([photo, jnp.ones_like(photo[..., :1])], -1),
+        landmarks=jnp.asarray(rng.uniform(0.2 * size, 0.8 * size, (*weight.shape, 2)), jnp.float32),
+        weight=weight,
+        view_mask=jnp.ones(count),
+    )
+
+
+SECTIONS: dict[str, Callable[[], Iterator[Row | str]]] = {"raster": raster, "solver": solver}
 
 
 def report(section: str) -> None:
     """Runs a section and prints its rows as they come."""
     print(f"\n{section} on {jax.devices()[0].device_kind}, jax {jax.__version__}, best of {_REPEATS.value}")
-    print(f"{'':44}{'compile s':>10}{'best ms':>10}  ratio")
+    print(f"{'':44}{'compile s':>10}{'best ms':>10}{'temp MB':>9}  ratio")
     seen: dict[str, float] = {}
     for row in SECTIONS[section]():
         if isinstance(row, str):
@@ -145,7 +220,7 @@ def report(section: str) -> None:
             base = seen[row.reference] if isinstance(row.reference, str) else row.reference
             named = row.reference if isinstance(row.reference, str) else f"{row.reference} ms, the design's figure"
             ratio = f"{row.best_ms / base:.2f} x {named}"
-        print(f"{row.name:44}{row.compile_s:10.2f}{row.best_ms:10.2f}  {ratio}", flush=True)
+        print(f"{row.name:44}{row.compile_s:10.2f}{row.best_ms:10.2f}{row.temporary_mb:9.0f}  {ratio}", flush=True)
 
 
 def main(argv: list[str]) -> None:

@@ -160,16 +160,17 @@ def _solve_learned(params, head, observed: Observed, weights, config: LearnedCon
         extent = jnp.max(jnp.ptp(evidence.landmarks, axis=1), -1)
         error = masked_mean(distance, evidence.weight, axis=-1) / extent
         status = end_status(status, state.pose, state.expression, error)
-        views = learned_views(state, head, config, crop, points, status)
+        light = trace["stages"]["linear_light"][-1]
+        views = learned_views(state, light, head, config, crop, points, status)
         rig = freeze(state.whole, params, head, config)
         return Fit(rig, views, trace, subject_status(status, rig))
 
 
-def learned_views(state: SolverState, head: HeadModel, config: LearnedConfig, crop, points, status) -> Views:
+def learned_views(state: SolverState, light, head: HeadModel, config: LearnedConfig, crop, points, status) -> Views:
     """The views' part of a learned fit, in real poses."""
     pose = normalized_to_pose(state.pose, head.unit_mm, config.networks.image_size)
     distance = jnp.full(pose.shape[0], config.inverse_distance * head.unit_mm, pose.dtype)
-    return Views(pose, distance, state.expression, state.light, crop, points, status)
+    return Views(pose, distance, state.expression, light, crop, points, status)
 
 
 def end_status(status, pose, expression, error) -> jax.Array:

@@ -231,6 +231,8 @@ BASE = LearnedConfig(
     inverse_distance=1e-3,
     coarse=True,
     visibility="stage",
+    step_scale=((2, 2, 2, 2, 2),) * 3,
+    step_bias=((1, -2, -1, -1, 0),) * 3,
 )
 
 PRESETS = {"base": BASE, "paper": PAPER}

@@ -22,7 +22,7 @@ from facerig_jax.geometry.uv_tables import UVTable
 from facerig_jax.geometry.visibility import visible
 from facerig_jax.head.thin import thin
 from facerig_jax.networks.model import Pyramids, apply, image_features, normalize_images, regress_pose, stage_modules
-from facerig_jax.numerics import masked_mean
+from facerig_jax.numerics import masked_mean, srgb_to_linear
 from facerig_jax.rig.decode import DecodedRig, RigCode, decode, displace, mean_rig, mode_weights, shade_albedo
 from facerig_jax.rig.space import RigSpace, make_tables, rig_space
 from facerig_jax.types import HeadModel
@@ -101,6 +101,28 @@ def solve_learned(
       trace: 'start' the mean head's 'projected' vertices (V, P, 3) and 'light' (V, 9, 3); 'steps' name ->
         (stages, steps, ...), see `take_step`; 'stages' name -> (stages, ...), see `finish_stage`.
     """
+    problem, state = begin(params, head, observed, weights, config, first_pose=first_pose, see=see)
+    branches = [functools.partial(run_stage, problem, stage, config, see) for stage in range(config.stages)]
+
+    def stage(state, number):
+        return jax.lax.switch(number, branches, state)
+
+    stage = jax.checkpoint(stage) if config.checkpoint else stage
+    end, trace = jax.lax.scan(stage, state, np.arange(config.stages), unroll=config.unroll)
+    return end, {"start": {"projected": state.projected, "light": state.light}, **trace}
+
+
+def begin(
+    params: dict,
+    head: HeadModel,
+    observed: Observed,
+    weights: EnergyWeights,
+    config: LearnedConfig,
+    *,
+    first_pose: jax.Array | None = None,
+    see: Visibility = visible,
+) -> tuple[Problem, SolverState]:
+    """What comes before the stages: features, the first pose, the mean head. Arguments as for `solve_learned`."""
     with jax.named_scope("features"):
         photos = normalize_images(observed.photo)
         pyramids = image_features(params, photos, config.networks)
@@ -108,15 +130,7 @@ def solve_learned(
         work = thin(head) if config.coarse else head
         problem = Problem(params, work, head, make_tables(work, config), pyramids, observed, weights)
     with jax.named_scope("start"):
-        state = start(problem, jax.lax.stop_gradient(pose) if config.detach else pose, config, see)
-    branches = [functools.partial(run_stage, problem, stage, config, see) for stage in range(config.stages)]
-
-    def stage(state, number):
-        return jax.lax.switch(number, branches, state)
-
-    stage = jax.checkpoint(stage) if config.checkpoint else stage
-    state_end, trace = jax.lax.scan(stage, state, np.arange(config.stages), unroll=config.unroll)
-    return state_end, {"start": {"projected": state.projected, "light": state.light}, **trace}
+        return problem, start(problem, jax.lax.stop_gradient(pose) if config.detach else pose, config, see)
 
 
 def start(problem: Problem, pose: jax.Array, config: LearnedConfig, see: Visibility) -> SolverState:
@@ -290,7 +304,7 @@ def finish_stage(
     Returns:
       state: for the next stage.
       trace: 'projected', 'vertices' (V, P, 3), 'neutral' (P, 3), 'albedo', 'rendered' and 'observed' colours (V, P, 3),
-        'light' (V, 9, 3), 'landmarks' (V, L, 2) px.
+        'light' and, for linear RGB, 'linear_light' (V, 9, 3), 'landmarks' (V, L, 2) px.
     """
     head, params = problem.head, problem.params["stages"][stage]
     rig = decode(params, stage, space, x.code, state.rig, head, config)
@@ -308,21 +322,24 @@ def finish_stage(
         "rendered": posed.albedo * shading(posed.projected, light, head),
         "observed": colours,
         "light": light,
+        "linear_light": light if config.linear_colour else light_views(problem, posed, seen, light, srgb_to_linear),
         "landmarks": model_landmarks(posed, image, seen, face, problem.observed, head, config),
     }
     whole = decode(params, stage, space, x.code, state.whole, problem.whole, config)
     return SolverState(rig, whole, x.pose, x.expression, light, posed.projected, seen), trace
 
 
-def light_views(problem: Problem, posed: Posed, seen: jax.Array, before: jax.Array) -> jax.Array:
-    """Closed-form light (V, 9, 3) from the colours of visible face-region vertices; no gradient."""
+def light_views(problem: Problem, posed: Posed, seen: jax.Array, before: jax.Array, to_space=lambda x: x) -> jax.Array:
+    """Closed-form light (V, 9, 3) from the colours of visible face-region vertices; no gradient.
+
+    `to_space` takes colours and albedo to the space in which the light is wanted.
+    """
     head = problem.head
     colours, inside = observed_colours(problem.observed, _image(posed, problem))
     use = seen & inside & (head.face_mask > 0.5)[None]
     basis = sh_basis(vertex_normals(posed.projected, head.faces))
-    ridge = problem.weights.light_ridge
-    solve = jax.vmap(lambda *arrays: solve_light(*arrays, ridge=ridge))
-    return jax.lax.stop_gradient(solve(basis, posed.albedo, colours, use, before))
+    solve = jax.vmap(functools.partial(solve_light, ridge=problem.weights.light_ridge))
+    return jax.lax.stop_gradient(solve(basis, to_space(posed.albedo), to_space(colours), use, before))
 
 
 def _image(posed: Posed, problem: Problem) -> jax.Array:
