@@ -22,18 +22,18 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from facerig_jax import FitConfig, fit_rig, load
+from facerig_jax import fit_rig, load
 from facerig_jax.data.photos import read_photos
 from facerig_jax.data.synthetic import HARD, Subject, SubjectConfig, make_subject
 from facerig_jax.detect import detect
 from facerig_jax.detect.landmarks import LANDMARKS68
 from facerig_jax.evaluate.now import now_distances
+from facerig_jax.evaluate.reprojection import dense_points
 from facerig_jax.evaluate.vertex import bootstrap_interval, vertex_error
 from facerig_jax.export.mesh_files import submesh
 from facerig_jax.geometry.camera import project, to_image
 from facerig_jax.geometry.crop import to_crop
 from facerig_jax.head.model import landmark_positions
-from facerig_jax.solve.points import dense_landmark_model, evaluate
 
 _WHAT = flags.DEFINE_enum("what", "synthetic", ["synthetic", "subjects", "photos", "camera"], "Which table.")
 _COUNT = flags.DEFINE_integer("count", 50, "Synthetic subjects per row.", lower_bound=1)
@@ -179,24 +179,21 @@ def photos():
     inner = np.intersect1d(LANDMARKS68[17:], trusted)
     kept = np.ones(len(head.landmarks_dense.weight), np.float32)
     kept[held_out] = 0
-    model = dense_landmark_model(jax.tree.map(jnp.asarray, head))
     every, rest = fit_rig(images, params, head), fit_rig(images, params, head, landmark_weight=kept)
     for view, file in enumerate(files):
         yield {
             "photo": file.stem,
-            "17-67 %": 100 * landmark_error(model, every, view, inner),
-            "held out %": 100 * landmark_error(model, rest, view, held_out),
-            "17-67 h.o. %": 100 * landmark_error(model, rest, view, np.intersect1d(inner, held_out)),
+            "17-67 %": 100 * landmark_error(head, every, view, inner),
+            "held out %": 100 * landmark_error(head, rest, view, held_out),
+            "17-67 h.o. %": 100 * landmark_error(head, rest, view, np.intersect1d(inner, held_out)),
         }
 
 
-def landmark_error(model, fit, view: int, index) -> float:
+def landmark_error(head, fit, view: int, index) -> float:
     """Mean distance of fitted to detected points `index` over the outer-eye distance, in one view."""
-    views = jax.tree.map(lambda a: a[view], fit.views)
-    size = FitConfig().crop_size
-    points = evaluate(model, fit.rig.identity_code, views.expression)
-    points = to_image(project(points, views.pose, views.inverse_distance), size, size)[:, :2]
-    found = to_crop(views.landmarks, views.crop)[:, :2]
+    views = jax.tree.map(lambda a: a[view : view + 1], fit.views)
+    points = dense_points(head, fit.rig, views)[0]
+    found = to_crop(views.landmarks, views.crop)[0, :, :2]
     distance = jnp.linalg.norm(points - found, axis=-1)[jnp.asarray(index)]
     return float(distance.mean() / jnp.linalg.norm(found[33] - found[263]))
 

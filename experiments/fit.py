@@ -28,6 +28,7 @@ from facerig_jax.data.video import read_video_frames
 from facerig_jax.evaluate.reprojection import reprojection
 from facerig_jax.export.fit_files import Result, write_meshes, write_page, write_pictures, write_record
 from facerig_jax.export.folder import check_folder, whole_folder
+from facerig_jax.export.steps import fit_steps
 from facerig_jax.export.texture import unwrap_texture
 from facerig_jax.export.view_pictures import rig_pictures, view_pictures
 from facerig_jax.geometry.crop import to_photo
@@ -35,6 +36,8 @@ from facerig_jax.solve.status import OK, POOR_FIT, describe
 
 # Frames of a video that are looked at before some are chosen.
 VIDEO_CANDIDATES = 64
+
+UNTRAINED = "The networks have random weights (--allow_untrained): what follows is not a likeness."
 
 _IMAGES = flags.DEFINE_string("images", None, "Folder, pattern ('DIR/*.jpg'), photo or video of one person.")
 _OUT = flags.DEFINE_string("out", None, "Folder to write; the files of an earlier fit in it are replaced.")
@@ -52,7 +55,8 @@ def main() -> None:
     with phases("read"):
         inputs, photos, files = read_inputs(_IMAGES.value)
         params, head = load_parameters()
-    notes = describe_inputs(inputs, photos)
+    notes = tell([UNTRAINED]) if _UNTRAINED.value else []
+    notes += describe_inputs(inputs, photos)
     if len(photos) > _MAX_PHOTOS.value:
         with phases("choose"):
             chosen = choose_photos(params["detector"], head, photos, _MAX_PHOTOS.value)
@@ -140,10 +144,15 @@ def make_batch(photos) -> Batch:
     return Batch(images, pad_views(sizes)[0], mask)
 
 
+def fit_settings():
+    """Static and traced settings of the chosen solver."""
+    config = PRESETS[_PRESET.value] if _SOLVER.value == "learned" else None
+    return solver_settings(_SOLVER.value, config, None)
+
+
 def run_fit(params, head, batch: Batch, phases):
     """The fit, compiled and run apart; weights and head are arguments, so the program holds none of them."""
-    config = PRESETS[_PRESET.value] if _SOLVER.value == "learned" else None
-    config, hyper = solver_settings(_SOLVER.value, config, None)
+    config, hyper = fit_settings()
     static = {"solver": _SOLVER.value, "config": config}
     hyper = as_arrays(hyper)
     arguments = {"view_mask": batch.mask, "image_size": batch.sizes, "hyper": hyper}
@@ -174,18 +183,22 @@ def check_views(fit, files) -> list[str]:
 
 def draw(head, fit, batch: Batch, photos, files) -> Result:
     """Texture, pictures and posed meshes of the real views (the padding ends here)."""
-    texture = unwrap_texture(head, fit.rig, fit.views, batch.images, batch.sizes)
-    placed = reprojection(head, fit.rig, fit.views)
+    config, _ = fit_settings()
+    crop_size = config.networks.image_size if _SOLVER.value == "learned" else config.crop_size
+    texture = unwrap_texture(head, fit.rig, fit.views, batch.images, batch.sizes, crop_size=crop_size)
+    placed = reprojection(head, fit.rig, fit.views, crop_size)
     vertices = to_photo(placed.vertices, fit.views.crop)
     used = [int(status) in (OK, POOR_FIT) for status in np.asarray(fit.views.status)]
-    pictures = view_pictures(head, fit.rig, fit.views, batch.images, used)
+    pictures = view_pictures(head, fit.rig, fit.views, batch.images, used, crop_size=crop_size)
     frames, expressions = rig_pictures(head, fit.rig, texture)
-    count = len(photos)
+    names, count = [photo.name for photo in photos], len(photos)
+    steps = fit_steps(head, fit, batch.images, names, used, crop_size)
     fit = jax.tree.map(np.asarray, fit)
     fit = fit.replace(views=jax.tree.map(lambda x: x[:count], fit.views))
     vertices, error = np.asarray(vertices)[:count], np.asarray(placed.error)[:count]
     pictures = pictures[:count]
-    return Result(fit, tuple(photos), tuple(files), vertices, error, texture, pictures, frames, expressions, {}, [])
+    drawn = (texture, pictures, frames, expressions, steps)
+    return Result(fit, tuple(photos), tuple(files), vertices, error, *drawn, {}, [])
 
 
 def make_record(inputs: Inputs, phases) -> dict:

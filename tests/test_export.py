@@ -19,7 +19,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from facerig_jax.export import files, glb, mesh_files, pictures, report, rig_file
+from facerig_jax.export import charts, files, glb, mesh_files, pictures, report, rig_file
 from facerig_jax.types import Crop, HeadModel, LandmarkEmbedding, Rig, Views
 
 NODE_FOLDER = Path(__file__).parents[1] / ".cache" / "node"
@@ -69,7 +69,7 @@ def small_head() -> tuple[HeadModel, Rig]:
         name="sphere",
     )
     albedo = np.where(part[:, None] == 0, [0.4, 0.25, 0.2], [0.8, 0.8, 0.75]).astype(np.float32)
-    rig = Rig(head.mean, head.expression_basis, albedo, np.zeros(2, np.float32), np.ones(1, np.float32), NAMES, 1.0)
+    rig = Rig(head.mean, head.expression_basis, albedo, np.zeros(2, np.float32), np.ones(1, np.float32), None, NAMES)
     return head, rig
 
 
@@ -80,7 +80,7 @@ def embedded_head() -> tuple[HeadModel, Rig]:
     zero = np.zeros(head.albedo_basis.shape[0], np.float32)
     albedo = np.asarray(head_module.albedo(head, zero))
     identity = np.zeros(head.identity_basis.shape[0], np.float32)
-    rig = Rig(head.mean, head.expression_basis, albedo, identity, zero, head.expression_names, head.unit_mm)
+    rig = Rig(head.mean, head.expression_basis, albedo, identity, zero, None, head.expression_names, head.unit_mm)
     return head, rig
 
 
@@ -485,7 +485,7 @@ def test_a_rig_comes_back_as_it_was_saved(tmp_path):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(rig, name))
     assert (loaded.code_names, loaded.unit_mm) == (rig.code_names, rig.unit_mm)
     with np.load(tmp_path / "rig.npz") as data:
-        assert data["schema_version"] == 1
+        assert data["schema_version"] == 2
         assert str(data["head_name"]) == "sphere"
         np.testing.assert_array_equal(data["faces"], head.faces)
 
@@ -507,7 +507,7 @@ def rig_arrays() -> dict:
     [
         ({"albedo": None}, "missing albedo; found albedo_code"),
         ({"schema_version": None}, "no schema_version"),
-        ({"schema_version": np.int32(99)}, "schema_version is 99, and this release reads 1"),
+        ({"schema_version": np.int32(99)}, "schema_version is 99, and this release reads 1 and 2"),
         ({"neutral": np.zeros((5, 2), np.float32)}, r"neutral should be numbers of shape \(P, 3\)|\(P=5, 3\)"),
         (
             {"albedo": np.zeros((5, 3), np.float32)},
@@ -723,9 +723,9 @@ def test_pictures_are_reduced_until_the_page_is_small_enough(tmp_path, monkeypat
 
 
 def test_charts_are_logarithmic_when_the_values_span_a_decade():
-    assert "(log)" in report._chart("a", [100.0, 1.0])
-    assert "(log)" not in report._chart("a", [3.0, 1.0])
-    assert "(log)" not in report._chart("a", [100.0, 0.0])
-    points = re.search(r'points="([^"]+)"', report._chart("a", [1000.0, 100.0, 10.0])).group(1)
+    assert "(log)" in charts.chart("a", [100.0, 1.0])
+    assert "(log)" not in charts.chart("a", [3.0, 1.0])
+    assert "(log)" not in charts.chart("a", [100.0, 0.0])
+    points = re.search(r'points="([^"]+)"', charts.chart("a", [1000.0, 100.0, 10.0])).group(1)
     heights = [float(point.split(",")[1]) for point in points.split()]
     assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1], abs=0.11)

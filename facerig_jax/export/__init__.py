@@ -15,10 +15,11 @@ FORMATS = (".glb", ".obj", ".ply", ".npz")
 def export_rig(rig, path, head=None, texture=None) -> None:
     """Writes a rig to one file, by its suffix; atomic.
 
-    .glb  metres, neutral with every code as a named morph target, textured (needs pygltflib)
+    .glb  metres, neutral with every code as a named morph target, textured (needs pygltflib); of a learned rig a linear
+          approximation, see `rig.frozen.linearize`
     .obj  millimetres, neutral skin with quads and texture; writes .mtl and .png beside it
     .ply  millimetres, neutral skin with a colour per vertex
-    .npz  all arrays of the rig, for `load_rig`
+    .npz  all arrays of the rig, exact, for `load_rig`
 
     Args:
       rig: one Rig, without batch axes.
@@ -59,9 +60,10 @@ def _write_ply(path, rig, head) -> None:
 
     from facerig_jax.export.mesh_files import submesh, write_ply
     from facerig_jax.geometry.render import to_uint8
+    from facerig_jax.rig.frozen import rest_albedo
 
     index, faces = submesh(head.faces, np.asarray(head.part) == 0)
-    colours = np.asarray(to_uint8(rig.albedo))
+    colours = np.asarray(to_uint8(rest_albedo(rig)))
     write_ply(path, rig.unit_mm * np.asarray(rig.neutral)[index], faces, colours[index])
 
 

@@ -17,10 +17,11 @@ from facerig_jax.export.mesh_files import submesh, write_ply, write_points7
 from facerig_jax.export.pictures import fit_within, grid
 from facerig_jax.export.report import Report, ReportView, write_report
 from facerig_jax.export.rig_file import save_views
+from facerig_jax.export.steps import Steps, step_energies
 from facerig_jax.export.view_pictures import RESIDUAL_SCALE
 from facerig_jax.head.model import landmark_positions
 from facerig_jax.solve.status import OK, POOR_FIT, describe
-from facerig_jax.types import Fit, HeadModel
+from facerig_jax.types import Fit, HeadModel, Rig
 
 if TYPE_CHECKING:
     from facerig_jax.data.photos import Photo
@@ -55,6 +56,7 @@ class Result:
     pictures:    V dicts of pictures, None for views without a face.
     turntable:   (n, s, s, 3) uint8.
     expressions: name -> (s, s, 3) uint8.
+    steps:       what a learned fit did, or None.
     record:      what fit.json says besides files, views and energies.
     notes:       sentences for the report.
     """
@@ -68,6 +70,7 @@ class Result:
     pictures: list
     turntable: np.ndarray
     expressions: dict[str, np.ndarray]
+    steps: Steps | None
     record: dict
     notes: list[str]
 
@@ -150,12 +153,22 @@ def write_page(folder: Path, result: Result) -> None:
         views=views,
         turntable=list(result.turntable),
         expressions=result.expressions,
-        trace=energies(result.fit.trace),
-        files=FILES | {f"views/{name}.ply": "posed mesh, pixels of that photo" for name in _used_names(result)},
+        trace={} if result.steps else energies(result.fit.trace),
+        steps=result.steps,
+        files=describe_files(result.fit.rig)
+        | {f"views/{name}.ply": "posed mesh, pixels of that photo" for name in _used_names(result)},
         notes=result.notes,
         residual_scale=f"{round(255 * RESIDUAL_SCALE)} grey levels",
     )
     write_report(folder / "report.html", report)
+
+
+def describe_files(rig: Rig) -> dict[str, str]:
+    """File name -> what it is."""
+    if rig.neural is None:
+        return FILES
+    glb = "a linear approximation of the rig: its named expressions one at a time, for Blender and other tools (metres)"
+    return FILES | {"rig.glb": glb, "rig.npz": "the exact rig with its networks, for facerig_jax.load_rig"}
 
 
 def _used_names(result: Result) -> list[str]:
@@ -194,7 +207,10 @@ def _summary(result: Result) -> dict[str, str]:
 
 
 def energies(trace) -> dict[str, np.ndarray]:
-    """Name -> (steps,) energies, one row for each stage of a stacked trace."""
+    """Name -> (steps,) energies: of the classical solver, one row for each of its photometric stages; of the learned
+    one, over all its stages' steps."""
+    if "steps" in trace:
+        return {name: values.reshape(-1) for name, values in step_energies(trace).items()}
     rows = {}
     for name, values in trace.items():
         values, title = np.asarray(values, np.float64), name.replace("_", " ")

@@ -10,12 +10,14 @@ import numpy as np
 
 from facerig_jax.checks import check_shape
 from facerig_jax.export.files import atomic_write, encode_image, optional_import
+from facerig_jax.rig.frozen import linearize
 from facerig_jax.types import HeadModel, Rig
 
 PARTS = ("skin", "eyes", "mouth")
 ROUGHNESS = (0.6, 0.15, 0.4)
 FLOAT, UINT16, UINT32 = 5126, 5123, 5125
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
+APPROXIMATION = "linear approximation of a learned rig; rig.npz holds the exact one"
 STILL = 1e-7  # Metres, and normal components: smaller displacements are written as zero.
 
 
@@ -24,7 +26,8 @@ def write_glb(path, rig: Rig, head: HeadModel, texture, sparse: bool = True, tex
 
     The skin carries the texture; eyes and mouth interior, where the head has them, carry the rig's albedo as vertex
     colours. Each mesh that moves under any code has all K targets (positions and normals), with their names in
-    `mesh.extras.targetNames`, in the same order, so one set of weights drives them all.
+    `mesh.extras.targetNames`, in the same order, so one set of weights drives them all. A learned rig's targets are its
+    meshes at code 1, one code at a time, whose displacements add up: a linear approximation, as `asset.extras` say.
 
     Args:
       path: file to write.
@@ -50,6 +53,7 @@ def write_glb(path, rig: Rig, head: HeadModel, texture, sparse: bool = True, tex
 def glb_bytes(rig: Rig, head: HeadModel, texture, sparse: bool = True, textured_parts=(0,)) -> bytes:
     """The bytes that `write_glb` writes."""
     gltf = optional_import("pygltflib", "Writing GLB")
+    approximate, rig = rig.neural is not None, linearize(rig)
     neutral, deltas, names = _metres(rig, head)
     normals = vertex_normals(neutral, head.faces, weld := weld_indices(neutral, deltas))
     normal_deltas = (
@@ -69,7 +73,8 @@ def glb_bytes(rig: Rig, head: HeadModel, texture, sparse: bool = True, textured_
         moves = np.abs(deltas[:, index]).max(initial=0) > STILL
         targets = {"POSITION": deltas[:, index], "NORMAL": normal_deltas[:, index]} if moves else {}
         file.add_mesh(part, attributes, corners.reshape(-1, 3), targets, names, sparse)
-    return file.to_bytes(head.name)
+    extras = {"head": head.name} | ({"rig": APPROXIMATION} if approximate else {})
+    return file.to_bytes(extras)
 
 
 def _metres(rig: Rig, head: HeadModel) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -187,12 +192,12 @@ class _Builder:
         self.document.meshes.append(mesh)
         self.document.nodes.append(gltf.Node(name=name, mesh=len(self.document.meshes) - 1))
 
-    def to_bytes(self, head_name: str) -> bytes:
+    def to_bytes(self, extras: dict[str, str]) -> bytes:
         """The finished document: all parts under one root node."""
         gltf, children = self.gltf, list(range(len(self.document.nodes)))
         self.document.nodes.append(gltf.Node(name="head", children=children))
         self.document.scenes, self.document.scene = [gltf.Scene(nodes=[len(children)])], 0
-        self.document.asset = gltf.Asset(version="2.0", generator="facerig_jax", extras={"head": head_name})
+        self.document.asset = gltf.Asset(version="2.0", generator="facerig_jax", extras=extras)
         self.binary.extend(b"\0" * (-len(self.binary) % 4))
         self.document.buffers = [gltf.Buffer(byteLength=len(self.binary))]
         self.document.set_binary_blob(bytes(self.binary))

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import html
 import json
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
+from facerig_jax.export.charts import trace_section
 from facerig_jax.export.files import atomic_write, encode_image
 from facerig_jax.export.pictures import COLOUR_TABLE, fit_within
-from facerig_jax.export.report_page import PAGE, PLAYER, STYLE
+from facerig_jax.export.report_page import PAGE, PLAYER, STYLE, escape, section
+from facerig_jax.export.steps import Steps, steps_section
 
 MAX_BYTES = 8_000_000
 # (larger side of a picture px, JPEG quality), tried in this order until the page is small enough.
@@ -66,6 +66,7 @@ class Report:
     turntable:   frames (H, W, 3) of the rig turning, all of one size; the page plays them in a loop.
     expressions: name -> picture (H, W, 3) of some morph targets at full strength.
     trace:       name -> (steps, ...) numbers; further axes are averaged, not-finite values skipped.
+    steps:       what a learned fit did in its stages, or None.
     files:       file name -> what it is, listed with a link beside the page.
     notes:       sentences shown under the summary.
     residual_scale: what the brightest colour of the residual pictures means, e.g. '25 grey levels'.
@@ -79,6 +80,7 @@ class Report:
     turntable: list[np.ndarray] = dataclasses.field(default_factory=list)
     expressions: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     trace: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    steps: Steps | None = None
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     residual_scale: str = ""
@@ -113,26 +115,23 @@ def render_report(report: Report, side: int = 384, quality: int = 88) -> str:
     def picture(image, alt: str) -> str:
         height, width = fit_within(image, side).shape[:2]
         uri = _data_uri(image, side, quality)
-        return f'<img src="{uri}" width="{width}" height="{height}" alt="{_escape(alt)}" loading="lazy">'
+        return f'<img src="{uri}" width="{width}" height="{height}" alt="{escape(alt)}" loading="lazy">'
 
     sections = [
         _summary(report),
         _rig(_turntable(report.turntable, side, quality), _expressions(report.expressions, picture)),
         _views(report, picture),
-        _traces(report.trace),
+        steps_section(report.steps, picture) if report.steps else "",
+        trace_section(report.trace),
         _files(report.files),
     ]
     state = "ok" if report.ok else "bad"
     return PAGE.format(
-        title=_escape(report.title),
+        title=escape(report.title),
         style=STYLE,
-        badge=f'<span class="badge {state}">{_escape(report.status)}</span>',
+        badge=f'<span class="badge {state}">{escape(report.status)}</span>',
         body="\n".join(section for section in sections if section),
     )
-
-
-def _escape(text) -> str:
-    return html.escape(str(text), quote=True)
 
 
 def _data_uri(image, side: int, quality: int) -> str:
@@ -140,21 +139,16 @@ def _data_uri(image, side: int, quality: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
 
 
-def _section(title: str, content: str, lead: str = "") -> str:
-    note = f'<p class="lead">{lead}</p>' if lead else ""
-    return f"<section><h2>{title}</h2>{note}{content}</section>"
-
-
 def _summary(report: Report) -> str:
-    rows = "".join(f"<div><dt>{_escape(k)}</dt><dd>{_escape(v)}</dd></div>" for k, v in report.summary.items())
-    notes = "".join(f"<li>{_escape(note)}</li>" for note in report.notes)
+    rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in report.summary.items())
+    notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
     table = f'<dl class="facts">{rows}</dl>' if rows else ""
     return table + (f'<ul class="notes">{notes}</ul>' if notes else "")
 
 
 def _views(report: Report, picture) -> str:
     return (
-        "" if not report.views else _section("Views", "".join(_view(v, picture) for v in report.views), _legend(report))
+        "" if not report.views else section("Views", "".join(_view(v, picture) for v in report.views), _legend(report))
     )
 
 
@@ -163,25 +157,25 @@ def _legend(report: Report) -> str:
         return ""
     stops = ",".join(f"rgb({r},{g},{b})" for r, g, b in COLOUR_TABLE[::17].tolist())
     bar = f'<span class="bar" style="background:linear-gradient(90deg,{stops})"></span>'
-    return f"Residual: 0 {bar} {_escape(report.residual_scale or 'largest')}"
+    return f"Residual: 0 {bar} {escape(report.residual_scale or 'largest')}"
 
 
 def _view(view: ReportView, picture) -> str:
     state = "ok" if view.ok else "bad"
-    facts = "".join(f"<span>{_escape(k)}</span><b>{_escape(v)}</b> " for k, v in view.facts.items())
+    facts = "".join(f"<span>{escape(k)}</span><b>{escape(v)}</b> " for k, v in view.facts.items())
     shown = {label: getattr(view, key) for key, label in COLUMNS.items() if getattr(view, key) is not None}
     cells = "".join(
         f"<figure>{picture(image, f'{label} of {view.name}')}<figcaption>{label}</figcaption></figure>"
         for label, image in shown.items()
     )
-    head = f'<h3>{_escape(view.name)} <span class="badge {state}">{_escape(view.status)}</span></h3>'
+    head = f'<h3>{escape(view.name)} <span class="badge {state}">{escape(view.status)}</span></h3>'
     row = f'<div class="row">{cells}</div>' if cells else '<p class="lead">No picture of this view.</p>'
     return f'<article>{head}<p class="small">{facts}</p>{row}</article>' if facts else f"<article>{head}{row}</article>"
 
 
 def _rig(turntable: str, expressions: str) -> str:
     """The turning rig on the left, its expressions on the right."""
-    return _section("Rig", f'<div class="pair">{turntable}{expressions}</div>') if turntable or expressions else ""
+    return section("Rig", f'<div class="pair">{turntable}{expressions}</div>') if turntable or expressions else ""
 
 
 def _turntable(frames, side: int, quality: int) -> str:
@@ -201,51 +195,12 @@ def _turntable(frames, side: int, quality: int) -> str:
 
 def _expressions(expressions, picture) -> str:
     cells = "".join(
-        f"<figure>{picture(image, f'Expression {name}')}<figcaption>{_escape(name)}</figcaption></figure>"
+        f"<figure>{picture(image, f'Expression {name}')}<figcaption>{escape(name)}</figcaption></figure>"
         for name, image in expressions.items()
     )
     return f'<div class="row strip">{cells}</div>' if cells else ""
 
 
 def _files(files) -> str:
-    items = "".join(f'<li><a href="{_escape(k)}">{_escape(k)}</a> {_escape(v)}</li>' for k, v in files.items())
-    return _section("Files", f'<ul class="files">{items}</ul>') if items else ""
-
-
-def _traces(trace) -> str:
-    charts = "".join(_chart(name, values) for name, values in trace.items())
-    return (
-        _section("Trace", f'<div class="charts">{charts}</div>', "Value after each step of the solver.")
-        if charts
-        else ""
-    )
-
-
-def _chart(name: str, values, width: int = 260, height: int = 110) -> str:
-    """One small line chart as SVG: the mean over all axes but the first; logarithmic when positive over a decade."""
-    values = np.asarray(values, np.float64)
-    rows = values.reshape(len(values), -1) if values.size else np.zeros((0, 1))
-    counts = np.isfinite(rows).sum(axis=1)
-    series = np.where(np.isfinite(rows), rows, 0).sum(axis=1) / np.where(counts, counts, 1)
-    steps = np.flatnonzero(counts)
-    if not len(steps):
-        return f'<figure class="chart"><figcaption>{_escape(name)}: no finite value</figcaption></figure>'
-    shown = series[steps]
-    log = shown.min() > 0 and shown.max() > 10 * shown.min()
-    level = np.log10(shown) if log else shown
-    span = max(level.max() - level.min(), 1e-12 * max(1.0, abs(level.max())))
-    x = 8 + (width - 16) * steps / max(len(series) - 1, 1)
-    y = height - 10 - (height - 20) * (level - level.min()) / span
-    line = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
-    text = f"{name}: {_number(shown[0])} → {_number(shown[-1])}" + (" (log)" if log else "")
-    return (
-        f'<figure class="chart"><svg viewBox="0 0 {width} {height}" role="img" aria-label="{_escape(text)}">'
-        f'<rect x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" class="frame"/>'
-        f'<polyline points="{line}"/><circle cx="{x[-1]:.1f}" cy="{y[-1]:.1f}" r="3"/></svg>'
-        f"<figcaption>{_escape(text)}</figcaption></figure>"
-    )
-
-
-def _number(value: float) -> str:
-    """Four significant digits; powers of ten only outside 1e-3..1e6."""
-    return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.2e}" if math.isfinite(value) else "-"
+    items = "".join(f'<li><a href="{escape(k)}">{escape(k)}</a> {escape(v)}</li>' for k, v in files.items())
+    return section("Files", f'<ul class="files">{items}</ul>') if items else ""

@@ -1,5 +1,7 @@
 """The frame, the style and the script of report.html. Nothing is fetched: system fonts, inline pictures."""
 
+import html
+
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -42,6 +44,7 @@ article { background: var(--card); border: 1px solid var(--line); border-radius:
 .row { display: grid; grid-template-columns: repeat(6, minmax(0, 1fr)); gap: 8px; }
 .pair { display: grid; grid-template-columns: minmax(0, 384px) minmax(0, 1fr); gap: 20px; align-items: start; }
 @media (max-width: 700px) { .pair { grid-template-columns: minmax(0, 1fr); } }
+.row.steps { grid-template-columns: repeat(5, minmax(0, 1fr)); }
 .row.strip { grid-template-columns: repeat(auto-fill, minmax(120px, 1fr)); }
 @media (max-width: 800px) { .row:not(.strip) { grid-template-columns: repeat(3, minmax(0, 1fr)); } }
 @media (max-width: 420px) { .row:not(.strip) { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
@@ -53,6 +56,11 @@ button { font: inherit; padding: 2px 12px; color: var(--ink); background: var(--
 .bar { display: inline-block; width: 140px; height: 10px; border-radius: 3px; vertical-align: -1px; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: 12px; }
 svg { display: block; width: 100%; height: auto; } .frame { fill: var(--card); stroke: var(--line); }
+.wall { stroke: var(--line); } .table { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin-top: 12px; }
+th, td { padding: 2px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th { font-weight: 500; color: var(--soft); } th:first-child { text-align: left; }
+.first { border-left: 1px solid var(--line); }
 polyline { fill: none; stroke: var(--accent); stroke-width: 2; stroke-linejoin: round; } circle { fill: var(--accent); }
 """
 
@@ -67,3 +75,14 @@ button.onclick = () => { playing = !playing; label(); };
 setInterval(() => { if (playing) show((+slider.value + 1) % frames.length); }, 80);
 label();
 """
+
+
+def escape(text) -> str:
+    """Any value as text that HTML takes for nothing else."""
+    return html.escape(str(text), quote=True)
+
+
+def section(title: str, content: str, lead: str = "") -> str:
+    """A part of the page under a heading; all three are HTML."""
+    note = f'<p class="lead">{lead}</p>' if lead else ""
+    return f"<section><h2>{title}</h2>{note}{content}</section>"

@@ -1,17 +1,32 @@
 """rig.npz and views.npz: the rig and the per-view state as plain, documented numpy arrays (no pickle).
 
-rig.npz, schema_version 1 (float32 unless said otherwise)
+rig.npz, schema_version 2 (float32 unless said otherwise)
   schema_version     () int32
   neutral            (P, 3) head units, head frame (x to the subject's left, y up, z forward), zero expression
   expression_basis   (K, P, 3) head units per unit of the code; posed = neutral + tensordot(code, expression_basis, 1)
-  albedo             (P, 3) linear RGB in [0, 1]
+                     of a learned rig (M, P, 3), the linear modes that its networks mix
+  albedo             (P, 3) linear RGB in [0, 1]; of a learned rig see neural/linear_colour
   identity_code      (I,) standard deviations
-  albedo_code        (A,) standard deviations
+  albedo_code        (A,) standard deviations, (0,) for a learned rig
   code_names         (K,) str, or (0,) when the codes have no names
   unit_mm            () float64, millimetres per head unit
+  neural             () bool, whether this is a learned rig
   head_name          () str
   and, when the head was given: faces (F, 3) int32, quads (Q, 4) int32, uv (P, 2) with v up, part (P,) int32
   (0 skin, 1 eyeballs, 2 teeth, tongue and mouth interior)
+
+  A learned rig has besides (rig.decode is how they are used; a linear approximation of it is in rig.glb):
+  neural/first       (N, K), neural/second (N, N), N >= M: weights of the modes are
+                     [code +] gain tanh(second tanh(first code))
+  neural/named_codes () bool, whether the code itself is added there
+  neural/expression_gain () float64
+  neural/stage1/texels, neural/stage2/texels (S, S, m (K + n)) a network for each texel of the displacement maps
+  neural/stage1/block/conv1/kernel, .../block/conv2/kernel (3, 3, n, n), .../out/kernel (1, 1, n, 3) their last layers
+  neural/albedo/...  the same arrays for the albedo's change, absent when the albedo is static
+  neural/uv          (P, 2) where each vertex looks the maps up
+  neural/linear_colour () bool, whether albedo and its change are in linear RGB; else in sRGB values
+
+  schema_version 1 is the same without `neural` and what follows from it: linear rigs only. It is still read.
 
 views.npz, schema_version 1
   schema_version     () int32
@@ -28,14 +43,13 @@ views.npz, schema_version 1
 
 from __future__ import annotations
 
-import zipfile
-
 import numpy as np
 
-from facerig_jax.export.files import atomic_write
+from facerig_jax.export.arrays import check_arrays, load_arrays, require_arrays, save_arrays
+from facerig_jax.export.neural_file import neural_arrays, read_neural
 from facerig_jax.types import Crop, HeadModel, Rig, Views
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION, VIEWS_VERSION = 2, 1
 RIG_SHAPES = {
     "neutral": ("P", 3),
     "expression_basis": ("K", "P", 3),
@@ -68,14 +82,17 @@ def save_rig(path, rig: Rig, head: HeadModel | None = None) -> None:
       WriteError: see `files.atomic_write`.
     """
     arrays = {name: np.asarray(getattr(rig, name), np.float32) for name in RIG_SHAPES}
-    _check_shapes(path, arrays, RIG_SHAPES)
+    sizes = check_arrays(path, arrays, RIG_SHAPES)
+    if rig.neural is not None:
+        arrays |= neural_arrays(path, rig.neural, sizes["P"])
+    arrays["neural"] = np.bool_(rig.neural is not None)
     arrays["code_names"] = np.array(rig.code_names, dtype=np.str_)
     arrays["unit_mm"] = np.float64(rig.unit_mm)
     arrays["head_name"] = np.array(head.name if head is not None else "", dtype=np.str_)
     if head is not None:
         arrays |= {name: np.asarray(getattr(head, name), np.int32) for name in ("faces", "quads", "part")}
         arrays["uv"] = np.asarray(head.uv, np.float32)
-    _save(path, arrays)
+    save_arrays(path, SCHEMA_VERSION, arrays)
 
 
 def load_rig(path) -> Rig:
@@ -91,16 +108,28 @@ def load_rig(path) -> Rig:
       FileNotFoundError: no such file.
       ValueError: not such a file, another schema version, a missing array, a wrong shape or a value that is not finite.
     """
-    arrays = _load(path, (*RIG_SHAPES, "code_names", "unit_mm"))
-    sizes = _check_shapes(path, arrays, RIG_SHAPES)
-    names = tuple(str(name) for name in np.atleast_1d(arrays["code_names"]))
-    if names and len(names) != sizes["K"]:
-        raise ValueError(f"{path}: code_names has {len(names)} names for {sizes['K']} codes.")
-    unit_mm = arrays["unit_mm"]
-    if unit_mm.shape != () or not float(unit_mm) > 0:
-        raise ValueError(f"{path}: unit_mm must be one positive number, got {unit_mm!r}.")
+    arrays = load_arrays(path, range(1, SCHEMA_VERSION + 1), (*RIG_SHAPES, "code_names", "unit_mm"))
+    sizes = check_arrays(path, arrays, RIG_SHAPES)
     values = {name: arrays[name].astype(np.float32) for name in RIG_SHAPES}
-    return Rig(**values, code_names=names, unit_mm=float(unit_mm))
+    neural = read_neural(path, arrays, sizes["P"]) if _is_learned(path, arrays) else None
+    names = tuple(str(name) for name in np.atleast_1d(arrays["code_names"]))
+    unit_mm = arrays["unit_mm"]
+    if unit_mm.shape != () or unit_mm.dtype.kind not in "fiu" or not 0 < float(unit_mm) < np.inf:
+        raise ValueError(f"{path}: unit_mm must be one positive number, got {unit_mm!r}.")
+    rig = Rig(**values, neural=neural, code_names=names, unit_mm=float(unit_mm))
+    if names and len(names) != rig.n_codes:
+        raise ValueError(f"{path}: code_names has {len(names)} names for {rig.n_codes} codes.")
+    return rig
+
+
+def _is_learned(path, arrays: dict) -> bool:
+    """What the file says about itself; schema version 1 knew linear rigs only."""
+    if arrays["schema_version"] < 2:
+        return False
+    require_arrays(path, arrays, ("neural",))
+    if arrays["neural"].shape != () or arrays["neural"].dtype.kind != "b":
+        raise ValueError(f"{path}: neural should be yes or no (a bool), got {arrays['neural']!r}.")
+    return bool(arrays["neural"])
 
 
 def save_views(path, views: Views, names) -> None:
@@ -117,58 +146,17 @@ def save_views(path, views: Views, names) -> None:
     arrays = {name: getattr(views, name) for name in VIEW_SHAPES if not name.startswith("crop_")}
     arrays |= {"crop_scale": views.crop.scale, "crop_offset": views.crop.offset}
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    sizes = _check_shapes(path, arrays, VIEW_SHAPES, finite=False)
+    sizes = check_arrays(path, arrays, VIEW_SHAPES, finite=False)
     arrays["names"] = np.array([str(name) for name in names], dtype=np.str_)
     if len(arrays["names"]) != sizes["V"]:
         raise ValueError(f"{path}: {len(arrays['names'])} names for {sizes['V']} views.")
-    _save(path, arrays)
+    save_arrays(path, VIEWS_VERSION, arrays)
 
 
 def load_views(path) -> tuple[Views, tuple[str, ...]]:
     """Reads views.npz: the views, and their names. Raises as `load_rig` does."""
-    arrays = _load(path, (*VIEW_SHAPES, "names"))
-    _check_shapes(path, arrays, VIEW_SHAPES, finite=False)
+    arrays = load_arrays(path, (VIEWS_VERSION,), (*VIEW_SHAPES, "names"))
+    check_arrays(path, arrays, VIEW_SHAPES, finite=False)
     crop = Crop(scale=arrays["crop_scale"], offset=arrays["crop_offset"])
     values = {name: arrays[name] for name in VIEW_SHAPES if not name.startswith("crop_")}
     return Views(**values, crop=crop), tuple(str(name) for name in arrays["names"])
-
-
-def _save(path, arrays: dict) -> None:
-    with atomic_write(path) as file:
-        np.savez_compressed(file, schema_version=np.int32(SCHEMA_VERSION), **arrays)
-
-
-def _load(path, required) -> dict[str, np.ndarray]:
-    """All arrays of a file that says it is of our schema version and holds the required ones."""
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in data.files}
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file.") from None
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable .npz of plain arrays ({error}).") from error
-    if "schema_version" not in arrays:
-        raise ValueError(f"{path}: no schema_version, so this is not a file written by facerig_jax.")
-    if arrays["schema_version"].shape != () or arrays["schema_version"] != SCHEMA_VERSION:
-        found = arrays["schema_version"]
-        raise ValueError(f"{path}: schema_version is {found}, and this release reads {SCHEMA_VERSION}.")
-    missing = [name for name in required if name not in arrays]
-    if missing:
-        raise ValueError(f"{path}: missing {', '.join(missing)}; found {', '.join(sorted(arrays))}.")
-    return arrays
-
-
-def _check_shapes(path, arrays, shapes, finite: bool = True) -> dict[str, int]:
-    """Checks every array against its pattern, with one set of sizes for all; returns the sizes."""
-    sizes: dict[str, int] = {}
-    for name, pattern in shapes.items():
-        array = arrays[name]
-        fits = array.ndim == len(pattern) and array.dtype.kind in "fiub"
-        for want, have in zip(pattern, array.shape, strict=False):
-            fits = fits and (sizes.setdefault(want, have) == have if isinstance(want, str) else want == have)
-        if not fits:
-            wanted = ", ".join(f"{size}={sizes[size]}" if size in sizes else str(size) for size in pattern)
-            raise ValueError(f"{path}: {name} should be numbers of shape ({wanted}), got {array.dtype} {array.shape}.")
-        if finite and not np.isfinite(array).all():
-            raise ValueError(f"{path}: {name} has values that are not finite.")
-    return sizes

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from facerig_jax.api import apply_rig
 from facerig_jax.checks import check_shape
 from facerig_jax.config import FitConfig
 from facerig_jax.geometry.camera import project, to_image
@@ -27,7 +28,8 @@ from facerig_jax.geometry.rotation import euler_to_matrix, rotate
 from facerig_jax.geometry.sampling import bilinear
 from facerig_jax.geometry.uv_tables import UVTable, uv_table, uv_to_vertex, vertex_to_uv
 from facerig_jax.geometry.visibility import BACKGROUND_DEPTH, depth_map
-from facerig_jax.numerics import HIGHEST, masked_mean, srgb_to_linear
+from facerig_jax.numerics import masked_mean, srgb_to_linear
+from facerig_jax.rig.frozen import rest_albedo
 from facerig_jax.solve import status as codes
 from facerig_jax.types import Crop, HeadModel, Rig, Views
 
@@ -119,7 +121,7 @@ def vertex_colours(texture, uv) -> jax.Array:
 @functools.partial(jax.jit, static_argnames="size")
 def _albedo_texture(head: HeadModel, rig: Rig, size: int) -> jax.Array:
     table = uv_table(_texel_uv(head.uv, size), head.faces, size)
-    return to_uint8(_fill(vertex_to_uv(rig.albedo, table), table.covered.astype(jnp.float32)))
+    return to_uint8(_fill(vertex_to_uv(rest_albedo(rig), table), table.covered.astype(jnp.float32)))
 
 
 @functools.partial(jax.jit, static_argnames=("size", "crop_size"))
@@ -128,7 +130,7 @@ def _unwrap(head: HeadModel, rig: Rig, views: Views, photos, sizes, size: int, c
     with jax.named_scope("chart"):
         table = uv_table(_texel_uv(head.uv, size), head.faces, size)
         skin = (table.covered & (jnp.asarray(head.part)[table.vertices[..., 0]] == 0)).astype(jnp.float32)
-        model = vertex_to_uv(rig.albedo, table)
+        model = vertex_to_uv(rest_albedo(rig), table)
         face = vertex_to_uv(jnp.asarray(head.face_mask)[:, None], table)[..., 0]
         features = vertex_to_uv(_features(head), table)[..., 0]
     trust = jnp.exp(-jnp.sum(views.expression**2, -1)) + _TINY
@@ -154,7 +156,7 @@ def _unwrap(head: HeadModel, rig: Rig, views: Views, photos, sizes, size: int, c
 
 def _unwrap_view(head, rig, view: _View, table: UVTable, model, face, features, skin, crop_size: int):
     """Albedo (S, S, 3) seen by one view, at the exposure of the rig's, and weight (S, S) in [0, 1]."""
-    verts = rig.neutral + jnp.tensordot(view.expression, rig.expression_basis, 1, precision=HIGHEST)
+    verts, _ = apply_rig(rig, view.expression)
     posed = to_image(project(verts, view.pose, view.inverse_distance), crop_size, crop_size)
     normals = rotate(euler_to_matrix(view.pose[:3]), vertex_normals(verts, head.faces))
     shading = shade(sh_basis(normals), view.light)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from facerig_jax.api import apply_rig
 from facerig_jax.config import FitConfig
 from facerig_jax.export.pictures import draw_points, heat_map
 from facerig_jax.export.texture import vertex_colours
@@ -18,6 +19,7 @@ from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.geometry.render import clay, composite, render_mesh, to_uint8, turntable
 from facerig_jax.geometry.rotation import euler_to_matrix, rotate
 from facerig_jax.numerics import HIGHEST, linear_to_srgb, masked_mean, normalize, srgb_to_linear
+from facerig_jax.rig.frozen import rest_albedo
 from facerig_jax.types import Crop, HeadModel, Rig, Views
 
 # Opacity of the meshes laid over a photo.
@@ -26,6 +28,10 @@ OVERLAY, GEOMETRY = 0.85, 1.0
 RESIDUAL_SCALE = 0.25
 # Grey of the lighting picture at the view's mean light.
 GREY = 0.5
+# Where the albedo depends on the expression, the texture changes with it: not below this albedo, nor by more than this.
+DARK, MAX_TINT = 1e-3, 4.0
+# Codes that the expression strip shows both ways, where a rig's have none of the names below.
+UNNAMED = 8
 # The expression strip: title -> codes at full strength.
 EXPRESSIONS = {
     "jawOpen": ("jawOpen",),
@@ -82,13 +88,13 @@ def _draw(head: HeadModel, rig: Rig, views: Views, photos, size: int, crop_size:
 
     def draw(view):
         views, photo = view
-        verts = rig.neutral + jnp.tensordot(views.expression, rig.expression_basis, 1, precision=HIGHEST)
+        verts, albedo = apply_rig(rig, views.expression)
         posed = to_image(project(verts, views.pose, views.inverse_distance), crop_size, crop_size)
         posed = (posed + 0.5) * zoom - 0.5
         normals = rotate(euler_to_matrix(views.pose[:3]), vertex_normals(verts, head.faces))
         shading = jnp.maximum(shade(sh_basis(normals), views.light), 0)
         face = jnp.asarray(head.face_mask)[:, None]
-        channels = jnp.concatenate([rig.albedo * shading, rig.albedo, shading, normals, face], -1)
+        channels = jnp.concatenate([albedo * shading, albedo, shading, normals, face], -1)
         channels, coverage = render_mesh(posed, head.faces, channels, size, size, 2, 0.0)
         lit, albedo, shading, normals, face = jnp.split(channels, (3, 6, 9, 12), -1)
         crop = Crop(views.crop.scale * zoom, (0.5 / zoom - 0.5) / views.crop.scale + views.crop.offset)
@@ -119,18 +125,18 @@ def rig_pictures(head: HeadModel, rig: Rig, texture, n_frames: int = 24, size: i
       size: side of the pictures, px.
 
     Returns:
-      frames (n_frames, size, size, 3) uint8, and name -> (size, size, 3) uint8 for the EXPRESSIONS the rig knows.
+      frames (n_frames, size, size, 3) uint8, and name -> (size, size, 3) uint8 for each of `expression_codes`.
     """
     colours = textured_colours(head, rig, texture)
     soft = _soft_light(rig.neutral, head.faces)
-    codes = expression_codes(rig)
     frames = turntable(rig.neutral, head.faces, colours * soft, n_frames, size)
-    moved = np.tensordot(np.stack(list(codes.values())), np.asarray(rig.expression_basis), 1) if codes else []
-    neutral = np.asarray(rig.neutral)
-    strip = {}
-    for name, offset in zip(codes, moved, strict=True):
-        lit = colours * _soft_light(neutral + offset, head.faces)
-        strip[name] = turntable(neutral + offset, head.faces, lit, 1, size)[0]
+    codes, strip = expression_codes(rig), {}
+    if codes:
+        moved, tones = apply_rig(rig, np.stack(list(codes.values())))
+        tint = jnp.clip(tones / jnp.maximum(rest_albedo(rig), DARK)[None], 0, MAX_TINT)
+    for number, name in enumerate(codes):
+        lit = colours * tint[number] * _soft_light(moved[number], head.faces)
+        strip[name] = turntable(moved[number], head.faces, lit, 1, size)[0]
     return frames, strip
 
 
@@ -145,15 +151,16 @@ def _soft_light(vertices, faces) -> jax.Array:
 def textured_colours(head: HeadModel, rig: Rig, texture) -> jax.Array:
     """(P, 3) linear RGB: the texture on the skin, the rig's albedo on eyes and mouth interior."""
     colours = vertex_colours(jnp.asarray(texture), jnp.asarray(head.uv))
-    return jnp.where((jnp.asarray(head.part) == 0)[:, None], colours, rig.albedo)
+    return jnp.where((jnp.asarray(head.part) == 0)[:, None], colours, rest_albedo(rig))
 
 
 def expression_codes(rig: Rig) -> dict[str, np.ndarray]:
-    """Name -> (K,) code of each of the EXPRESSIONS whose shapes the rig has."""
-    names = {name: number for number, name in enumerate(rig.code_names)}
-    codes = {}
-    for title, parts in EXPRESSIONS.items():
-        if all(part in names for part in parts):
-            codes[title] = np.zeros(len(names), np.float32)
-            codes[title][[names[part] for part in parts]] = 1
-    return codes
+    """Name -> (K,) code of each of the EXPRESSIONS whose shapes the rig has; if none, the first codes at +1 and -1."""
+    names, unit = {name: number for number, name in enumerate(rig.code_names)}, np.eye(rig.n_codes, dtype=np.float32)
+    known = {title: parts for title, parts in EXPRESSIONS.items() if all(part in names for part in parts)}
+    if known:
+        return {title: unit[[names[part] for part in parts]].sum(0) for title, parts in known.items()}
+    titles = rig.code_names or tuple(f"code {number}" for number in range(rig.n_codes))
+    return {
+        f"{titles[k]} {sign}1": float(f"{sign}1") * unit[k] for k in range(min(UNNAMED, rig.n_codes)) for sign in "+-"
+    }

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from facerig_jax.config import LearnedConfig
 from facerig_jax.numerics import srgb_to_linear
-from facerig_jax.rig.decode import DecodedRig, displace, shade_albedo
+from facerig_jax.rig.decode import DecodedRig, displace, mode_weights, shade_albedo
 from facerig_jax.types import HeadModel, NeuralRig, Rig
 
 
@@ -64,6 +64,21 @@ def neural_mesh(rig: Rig, expression: jax.Array) -> tuple[jax.Array, jax.Array]:
     )
     tone = shade_albedo(rig.albedo, neural.weights, neural.albedo_output, expression, neural.uv)
     return rig.neutral[None] + moved, tone if neural.linear_colour else srgb_to_linear(tone)
+
+
+def rest_albedo(rig: Rig) -> jax.Array:
+    """Linear RGB albedo (P, 3) of any rig without expression."""
+    if rig.neural is None:
+        return jnp.asarray(rig.albedo)
+    return neural_mesh(rig, jnp.zeros((1, rig.n_codes), rig.neutral.dtype))[1][0]
+
+
+def blendshape_weights(rig: Rig, expression: jax.Array) -> jax.Array:
+    """Weights (V, M) of the modes `rig.expression_basis` at codes (V, K); of a linear rig the codes themselves."""
+    if rig.neural is None:
+        return expression
+    weights = mode_weights(rig.neural.weights, expression, rig.neural.named_codes, rig.neural.expression_gain)
+    return weights[:, : rig.expression_basis.shape[0]]
 
 
 def linearize(rig: Rig) -> Rig:
