@@ -158,7 +158,7 @@ def test_the_depth_map_is_the_sphere_and_the_background_minus_200():
 
 @pytest.mark.parametrize("size", [32, 64, 128])
 def test_uv_tables_agree_with_the_golden(size):
-    golden = np.load(DATA / "uv_tables.npz", allow_pickle=False)
+    golden = np.load(DATA / "golden_v2.npz", allow_pickle=False)
     vertices, weights = golden[f"uv_table_{size}_vertex"], golden[f"uv_table_{size}_weight"]
     model = dome.face_model()
     with jax.enable_x64(True):
