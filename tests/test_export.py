@@ -18,81 +18,13 @@ import pygltflib
 import pytest
 import trimesh
 from PIL import Image
+from rigs import NAMES, PARTS, TEXTURE, embedded_head, learned_rig, read_accessor, small_head, vertices_of
 
 from facerig_jax.export import charts, files, glb, mesh_files, pictures, report, rig_file
-from facerig_jax.types import Crop, HeadModel, LandmarkEmbedding, Rig, Views
+from facerig_jax.rig.frozen import linearize
+from facerig_jax.types import Crop, Views
 
 NODE_FOLDER = Path(__file__).parents[1] / ".cache" / "node"
-NAMES = tuple(f"shape{number:02d}" for number in range(52))
-PARTS = {0: "skin", 1: "eyes", 2: "mouth"}
-
-
-def small_head() -> tuple[HeadModel, Rig]:
-    """A 180 mm sphere as skin, with local random shapes; an eyeball that follows one shape; teeth that are still.
-
-    The skin's first ten vertices are doubled, as along a uv seam: triangles alternate between a vertex and its double.
-    """
-    skin, eye, teeth = (trimesh.creation.icosphere(n, r) for n, r in [(3, 90.0), (1, 12.0), (0, 10.0)])
-    meshes = [skin.vertices, eye.vertices + [30, 20, 80], teeth.vertices + [0, -30, 70]]
-    vertices, part = np.concatenate(meshes), np.repeat([0, 1, 2], [len(m) for m in meshes])
-    starts = np.cumsum([0] + [len(m) for m in meshes])
-    faces = np.concatenate([m.faces + s for m, s in zip((skin, eye, teeth), starts, strict=False)])
-    doubled, count = np.arange(10), len(vertices)
-    vertices, part = np.concatenate([vertices, vertices[doubled]]), np.concatenate([part, part[doubled]])
-    faces[::2] = np.where(faces[::2] < 10, faces[::2] + count, faces[::2])
-    rng = np.random.default_rng(0)
-    directions = rng.normal(size=(52, 3))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    weight = np.clip(directions @ vertices.T / 90 - 0.8, 0, 1) * 20 * (part == 0)
-    basis = weight[..., None] * directions[:, None]
-    basis[7, part == 1] = [0, 0, 1.5]
-    size = len(vertices)
-    embedding = LandmarkEmbedding(
-        np.zeros((68, 3), np.int32), np.ones((68, 3), np.float32) / 3, np.ones(68, np.float32)
-    )
-    head = HeadModel(
-        mean=vertices.astype(np.float32),
-        identity_basis=np.zeros((2, size, 3), np.float32),
-        expression_basis=basis.astype(np.float32),
-        albedo_mean=np.full((size, 3), -1, np.float32),
-        albedo_basis=np.zeros((1, size, 3), np.float32),
-        faces=faces.astype(np.int32),
-        quads=np.zeros((0, 4), np.int32),
-        uv=(vertices[:, :2] / 200 + 0.5).astype(np.float32),
-        face_mask=np.ones(size, np.float32),
-        part=part.astype(np.int32),
-        regions={},
-        landmarks68=embedding,
-        landmarks_dense=None,
-        mirror=None,
-        expression_names=NAMES,
-        name="sphere",
-    )
-    albedo = np.where(part[:, None] == 0, [0.4, 0.25, 0.2], [0.8, 0.8, 0.75]).astype(np.float32)
-    rig = Rig(head.mean, head.expression_basis, albedo, np.zeros(2, np.float32), np.ones(1, np.float32), None, NAMES)
-    return head, rig
-
-
-def embedded_head() -> tuple[HeadModel, Rig]:
-    """The head of the package, with its mean face."""
-    head_module = pytest.importorskip("facerig_jax.head")
-    head = head_module.load_head()
-    zero = np.zeros(head.albedo_basis.shape[0], np.float32)
-    albedo = np.asarray(head_module.albedo(head, zero))
-    identity = np.zeros(head.identity_basis.shape[0], np.float32)
-    rig = Rig(head.mean, head.expression_basis, albedo, identity, zero, None, head.expression_names, head.unit_mm)
-    return head, rig
-
-
-def vertices_of(head, part) -> np.ndarray:
-    """Vertices that the faces of one part use, ascending."""
-    faces = np.asarray(head.faces)
-    return np.unique(faces[np.asarray(head.part)[faces[:, 0]] == part])
-
-
-TEXTURE = np.zeros((64, 64, 3), np.uint8)
-TEXTURE[:32] = [230, 20, 20]  # The upper half, v > 0.5, is red.
-TEXTURE[32:] = [20, 20, 230]
 
 
 # Atomic writes
@@ -281,42 +213,15 @@ def test_points7_are_seven_lines_of_three(tmp_path):
 # GLB
 
 
-def read_accessor(document, number) -> np.ndarray:
-    """An accessor's values with the sparse part applied, by glTF 2.0 sections 3.6.2.3 and 5.1."""
-    accessor, blob = document.accessors[number], document.binary_blob()
-    kinds = {5126: "<f4", 5125: "<u4", 5123: "<u2"}
-    width = {"SCALAR": 1, "VEC2": 2, "VEC3": 3}[accessor.type]
-
-    def read(view, offset, kind, count):
-        start = document.bufferViews[view].byteOffset + (offset or 0)
-        return np.frombuffer(blob, kind, count, start)
-
-    kind = kinds[accessor.componentType]
-    values = np.zeros(accessor.count * width, kind)
-    if accessor.bufferView is not None:
-        values = read(accessor.bufferView, accessor.byteOffset, kind, accessor.count * width)
-    values = values.reshape(accessor.count, width).copy()
-    if accessor.sparse is not None:
-        sparse = accessor.sparse
-        rows = read(
-            sparse.indices.bufferView, sparse.indices.byteOffset, kinds[sparse.indices.componentType], sparse.count
-        )
-        values[rows] = read(sparse.values.bufferView, sparse.values.byteOffset, kind, sparse.count * width).reshape(
-            -1, width
-        )
-    if accessor.min:
-        np.testing.assert_array_equal(values.min(axis=0), np.float32(accessor.min))
-        np.testing.assert_array_equal(values.max(axis=0), np.float32(accessor.max))
-    return values
-
-
-@pytest.fixture(scope="module", params=["small", "embedded"])
+@pytest.fixture(scope="module", params=["small", "embedded", "learned"])
 def case(request, tmp_path_factory):
-    head, rig = {"small": small_head, "embedded": embedded_head}[request.param]()
+    """A head, a linear rig, and the folder with its files; 'learned': files of the learned rig that it approximates."""
+    head, rig = embedded_head() if request.param == "embedded" else small_head()
+    rig = learned_rig(head) if request.param == "learned" else rig
     folder = tmp_path_factory.mktemp(request.param)
     glb.write_glb(folder / "sparse.glb", rig, head, TEXTURE)
     glb.write_glb(folder / "dense.glb", rig, head, TEXTURE, sparse=False)
-    return head, rig, folder
+    return head, linearize(rig), folder
 
 
 @pytest.mark.parametrize("kind", ["sparse", "dense"])
@@ -351,7 +256,8 @@ def test_sparse_and_dense_files_hold_the_same_numbers(case):
     assert len(sparse.accessors) == len(dense.accessors)
     for number in range(len(dense.accessors)):
         np.testing.assert_array_equal(read_accessor(sparse, number), read_accessor(dense, number))
-    assert (folder / "sparse.glb").stat().st_size < 0.5 * (folder / "dense.glb").stat().st_size
+    share = 1.0 if "learned" in folder.name else 0.5  # A learned rig's codes move the whole face.
+    assert (folder / "sparse.glb").stat().st_size <= share * (folder / "dense.glb").stat().st_size
 
 
 def test_trimesh_reads_the_glb_facing_forward_in_metres_with_v_down(case):

@@ -200,17 +200,20 @@ def _summary(result: Result) -> dict[str, str]:
         "Photos used": f"{used.sum()} of {len(used)}",
         "Reprojection error": f"{100 * error.mean():.2f} % (largest {100 * error.max():.2f} %)",
     }
-    for name, values in energies(result.fit.trace).items():
+    shown = {k: v for k, v in energies(result.fit.trace).items() if not result.steps or k.endswith("total")}
+    for name, values in shown.items():
         rows[f"Energy, {name}"] = f"{values[0]:.4g} → {values[-1]:.4g}"
     rows["Fit"] = f"{seconds['fit, compile']:.1f} s compile, {seconds['fit, run']:.1f} s run"
     return rows | {"Version": f"facerig_jax {result.record['versions']['facerig_jax']}"}
 
 
 def energies(trace) -> dict[str, np.ndarray]:
-    """Name -> (steps,) energies: of the classical solver, one row for each of its photometric stages; of the learned
-    one, over all its stages' steps."""
+    """Name -> (steps,) energies, one row for each stage of a stacked trace."""
     if "steps" in trace:
-        return {name: values.reshape(-1) for name, values in step_energies(trace).items()}
+        terms = step_energies(trace)
+        return {
+            f"stage {k + 1}, {name}": values[k] for k in range(len(terms["total"])) for name, values in terms.items()
+        }
     rows = {}
     for name, values in trace.items():
         values, title = np.asarray(values, np.float64), name.replace("_", " ")

@@ -60,6 +60,7 @@ svg { display: block; width: 100%; height: auto; } .frame { fill: var(--card); s
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin-top: 12px; }
 th, td { padding: 2px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th { font-weight: 500; color: var(--soft); } th:first-child { text-align: left; }
+th[colspan] { text-align: center; }
 .first { border-left: 1px solid var(--line); }
 polyline { fill: none; stroke: var(--accent); stroke-width: 2; stroke-linejoin: round; } circle { fill: var(--accent); }
 """
