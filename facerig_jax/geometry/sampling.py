@@ -17,6 +17,7 @@ def _corners(height: int, width: int, x: jax.Array, y: jax.Array):
             yield row, col, jnp.where(inside, weight, 0)
 
 
+@jax.jit
 def bilinear(image: jax.Array, points: jax.Array) -> jax.Array:
     """Samples at pixel positions of the map itself; zero outside; differentiable in the usual way.
 

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from facerig_jax.networks.layers import Block, ConvNorm, conv, dense, upsample, zeros
+from facerig_jax.networks.layers import Block, ConvNorm, conv, dense, upsample
 
 
 class Backbone(nn.Module):
@@ -66,4 +66,4 @@ class PoseRegressor(nn.Module):
         """(B, S, S, 3) -> (B, 6)."""
         x = Backbone(self.widths, self.blocks, self.norm, name="backbone")(x)[0].mean((1, 2))
         x = nn.relu(dense(self.hidden, name="hidden")(x))
-        return dense(6, bias=True, name="out", init=zeros)(x)
+        return dense(6, bias=True, name="out")(x)

@@ -1,7 +1,6 @@
 """The convolutions, norms and residual blocks that all networks are made of. Maps are (B, H, W, C)."""
 
 import functools
-import math
 
 import flax.linen as nn
 import jax
@@ -11,18 +10,7 @@ GROUPS = 4
 EPSILON = 1e-5
 
 
-def deviation(key, shape, dtype=jnp.float32):
-    """The standard deviation of a kernel's first values, 1 / sqrt(fan in); `model.init_params` multiplies by noise.
-
-    One draw for all kernels compiles in a second; a generator for each takes half a minute.
-    """
-    return jnp.full(shape, 1 / math.prod(shape[:-1]) ** 0.5, dtype)
-
-
-zeros = nn.initializers.zeros
-
-
-def conv(features: int, kernel: int = 3, stride: int = 1, dilation: int = 1, name: str | None = None, init=deviation):
+def conv(features: int, kernel: int = 3, stride: int = 1, dilation: int = 1, name: str | None = None):
     """A convolution without bias, zero padded by dilation (kernel - 1) / 2 on every side."""
     padding = dilation * (kernel - 1) // 2
     return nn.Conv(
@@ -33,14 +21,13 @@ def conv(features: int, kernel: int = 3, stride: int = 1, dilation: int = 1, nam
         kernel_dilation=(dilation, dilation),
         use_bias=False,
         conv_general_dilated=_convolve,
-        kernel_init=init,
         name=name,
     )
 
 
-def dense(features: int, bias: bool = False, name: str | None = None, init=deviation):
+def dense(features: int, bias: bool = False, name: str | None = None):
     """A linear layer."""
-    return nn.Dense(features, use_bias=bias, kernel_init=init, name=name)
+    return nn.Dense(features, use_bias=bias, name=name)
 
 
 def _convolve(x, kernel, window_strides, padding, *, rhs_dilation, dimension_numbers, **options):

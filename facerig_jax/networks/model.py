@@ -15,6 +15,8 @@ params
 from __future__ import annotations
 
 import functools
+import math
+import re
 
 import flax.linen as nn
 import jax
@@ -79,12 +81,12 @@ def stage_modules(config: LearnedConfig, stage: int) -> dict[str, nn.Module]:
     if stage == 0:
         modules["expression_vector"] = parts.VectorEncoder()
         outputs = sizes.modes * (k + sizes.modes)
-        modules["expression"] = parts.WeightMaker(sizes.gate_hidden, outputs, zero=sizes.named_codes)
+        modules["expression"] = parts.WeightMaker(sizes.gate_hidden, outputs)
     else:
-        modules["expression"] = parts.MapDecoder(n // 4, n, sizes.gate * (k + n), zero=False)
+        modules["expression"] = parts.MapDecoder(n // 4, n, sizes.gate * (k + n))
         modules["expression_out"] = parts.MapOutput()
     if stage == 2 and config.dynamic_albedo:
-        modules["albedo"] = parts.MapDecoder(a // 4, a, sizes.albedo_gate * (k + a), zero=False)
+        modules["albedo"] = parts.MapDecoder(a // 4, a, sizes.albedo_gate * (k + a))
         modules["albedo_out"] = parts.MapOutput()
     else:
         modules["albedo"] = parts.MapDecoder(a // 4, a, 3)
@@ -119,12 +121,13 @@ def _stage_inputs(config: LearnedConfig, stage: int) -> dict[str, tuple]:
     }
 
 
-@functools.partial(jax.jit, static_argnames="config")
 def init_params(key: jax.Array, config: LearnedConfig) -> dict:
-    """Untrained parameters; last layers start at zero as published.
+    """Untrained parameters: kernels of deviation 1 / sqrt(fan in), last layers zero as published.
+
+    One draw, cut up on the host: a compiled initialiser of 900 arrays takes 10 to 30 s to build.
 
     Args:
-      key: random key.
+      key: random key, not traced.
       config: static settings.
 
     Returns:
@@ -133,37 +136,64 @@ def init_params(key: jax.Array, config: LearnedConfig) -> dict:
     Raises:
       ValueError: a size in `config` is not allowed.
     """
-    check_sizes(config)
-    leaves, structure = jax.tree_util.tree_flatten_with_path(_deviations(config))
-    is_kernel = [path[-1].key == "kernel" for path, _ in leaves]
-    sizes = [leaf.size for (_, leaf), kernel in zip(leaves, is_kernel, strict=True) if kernel]
-    noise = iter(jnp.split(jax.random.normal(key, (sum(sizes),)), np.cumsum(sizes)[:-1]))
-    drawn = [
-        leaf * next(noise).reshape(leaf.shape) if kernel else leaf
-        for (_, leaf), kernel in zip(leaves, is_kernel, strict=True)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(parameter_shapes(config))
+    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    sizes = [math.prod(leaf.shape) for _, leaf in leaves]
+    noise = np.asarray(jax.random.normal(key, (sum(sizes),)))
+    noise = np.split(noise, np.cumsum(sizes)[:-1])
+    values = [
+        _first_value(path, leaf.shape, draw, config) for path, (_, leaf), draw in zip(paths, leaves, noise, strict=True)
     ]
-    return jax.tree_util.tree_unflatten(structure, drawn)
+    return jax.tree_util.tree_unflatten(structure, values)
 
 
-def _deviations(config: LearnedConfig) -> dict:
-    """The parameters before noise: kernels hold their standard deviation, see `layers.deviation`."""
-    size = config.networks.image_size
-    image = jnp.zeros((1, size, size, 3))
-    modules = image_modules(config.networks)
+def _first_value(path: str, shape: tuple[int, ...], noise: np.ndarray, config: LearnedConfig) -> jax.Array:
+    kind = path.rsplit("/", 1)[-1]
+    if kind in ("scale", "var"):
+        return jnp.asarray(np.ones(shape, np.float32))
+    if kind != "kernel" or starts_at_zero(path, config):
+        return jnp.asarray(np.zeros(shape, np.float32))
+    return jnp.asarray(noise.reshape(shape) / np.float32(math.prod(shape[:-1]) ** 0.5))
 
-    def first(module: nn.Module, *inputs):
-        return module.init(jax.random.key(0), *inputs)["params"]
 
-    params = {name: first(modules[name], image) for name in ("rgb", "albedo", "pose") if name in modules}
-    for pyramid, backbone in PYRAMIDS.items():
-        maps = jax.eval_shape(functools.partial(apply, modules[backbone]), params[backbone], image)[:-1]
-        params[pyramid] = first(modules[pyramid], tuple(jnp.zeros(x.shape) for x in maps))
-    stages = (stage_modules(config, stage) for stage in range(config.stages))
-    params["stages"] = tuple(
-        {name: first(module, *_stage_inputs(config, stage)[name]) for name, module in modules.items()}
-        for stage, modules in enumerate(stages)
-    )
-    return params
+def starts_at_zero(path: str, config: LearnedConfig) -> bool:
+    """Whether a kernel, given by its path, is zero at first (reference/inorig.md section 4, end).
+
+    These are the layers that give displacements, albedo, step sizes and the pose. Those that make the weights of the
+    small per-person networks are not: zero would stop every gradient. With named codes the first stage's are too,
+    because there the code itself moves the modes.
+    """
+    dynamic = "stages/2/albedo/out/kernel" if config.dynamic_albedo else None
+    made = re.fullmatch(r"stages/\d/expression/out/kernel", path)
+    if path == dynamic or (made and not (path.startswith("stages/0") and config.networks.named_codes)):
+        return False
+    return path.endswith(("/out/kernel", "/direct/shared/kernel", "/direct/own/kernel"))
+
+
+@functools.cache
+def parameter_shapes(config: LearnedConfig) -> dict:
+    """The parameters as jax.ShapeDtypeStruct."""
+    check_sizes(config)
+
+    def shapes():
+        size = config.networks.image_size
+        image, modules = jnp.zeros((1, size, size, 3)), image_modules(config.networks)
+
+        def first(module: nn.Module, *inputs):
+            return module.init(jax.random.key(0), *inputs)["params"]
+
+        params = {name: first(modules[name], image) for name in ("rgb", "albedo", "pose") if name in modules}
+        for pyramid, backbone in PYRAMIDS.items():
+            maps = apply(modules[backbone], params[backbone], image)[:-1]
+            params[pyramid] = first(modules[pyramid], maps)
+        stages = (stage_modules(config, stage) for stage in range(config.stages))
+        params["stages"] = tuple(
+            {name: first(module, *_stage_inputs(config, stage)[name]) for name, module in modules.items()}
+            for stage, modules in enumerate(stages)
+        )
+        return params
+
+    return jax.eval_shape(shapes)
 
 
 def check_sizes(config: LearnedConfig) -> None:
@@ -186,11 +216,6 @@ def check_sizes(config: LearnedConfig) -> None:
         raise ValueError(f"networks.uv_sizes: multiples of 4 are needed, got {sizes.uv_sizes}.")
 
 
-@functools.cache
-def _template(config: LearnedConfig):
-    return jax.eval_shape(lambda: init_params(jax.random.key(0), config))
-
-
 def check_params(params: dict, config: LearnedConfig) -> None:
     """Refuses parameters that do not belong to the settings.
 
@@ -202,15 +227,19 @@ def check_params(params: dict, config: LearnedConfig) -> None:
             jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
             for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
         }
-        for tree in (_template(config), params)
+        for tree in (parameter_shapes(config), params)
     )
     for path in sorted(set(ours) | set(theirs)):
         if ours.get(path) != theirs.get(path):
             raise ValueError(f"params: {path} has shape {theirs.get(path)}, these settings need {ours.get(path)}.")
 
 
+@functools.partial(jax.jit, static_argnums=0, static_argnames="dtype")
 def apply(module: nn.Module, params: dict, *inputs, dtype: str = "float32"):
-    """A network's output, in the precision of its inputs; 'bfloat16' computes inside in bfloat16."""
+    """A network's output, in the precision of its inputs; 'bfloat16' computes inside in bfloat16.
+
+    Compiled for its own sake: a network that is used several times is traced once.
+    """
     if dtype == "float32":
         return module.apply({"params": params}, *inputs)
     half = jax.tree.map(lambda x: x.astype(dtype), (params, inputs))

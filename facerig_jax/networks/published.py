@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from facerig_jax.config import LearnedConfig
-from facerig_jax.networks.model import init_params
+from facerig_jax.networks.model import parameter_shapes
 
 # Entries that play no part in the forward pass (reference/inorig.md, "Golden arrays").
 UNUSED = re.compile(r"(.*\.num_batches_tracked|opt_layer\.anchor_ep_norms)$")
@@ -52,7 +52,7 @@ def import_published(state_dict: Mapping[str, np.ndarray], config: LearnedConfig
     Example:
       params = import_published(read_pth("weights.pth"))
     """
-    template = jax.eval_shape(lambda: init_params(jax.random.key(0), config or LearnedConfig()))
+    template = parameter_shapes(config or LearnedConfig())
     leaves, structure = jax.tree_util.tree_flatten_with_path(template)
     left = {key for key in state_dict if not UNUSED.match(key)}
     arrays = []

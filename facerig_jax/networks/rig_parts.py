@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from facerig_jax.networks.layers import Block, conv, dense, deviation, norm, upsample, zeros
+from facerig_jax.networks.layers import Block, conv, dense, norm, upsample
 
 # Gain of the tanh that bounds the weights which the expression and albedo decoders make for their small networks.
 WEIGHT_RANGE = 6.0
@@ -63,20 +63,18 @@ class MapDecoder(nn.Module):
     trunk:    channels of the code's map.
     features: channels after joining it with the UV features.
     outputs:  channels of the result.
-    zero:     whether the last layer starts at zero.
     """
 
     trunk: int
     features: int
     outputs: int
-    zero: bool = True
 
     @nn.compact
     def __call__(self, code: jax.Array, uv_features: jax.Array) -> jax.Array:
         """(A,), (S, S, n) -> (S, S, outputs)."""
         x = CodeMap(self.trunk, uv_features.shape[0], name="code")(code)
         x = Block(self.features, name="block")(jnp.concatenate([x, uv_features[None]], -1))
-        return conv(self.outputs, 1, name="out", init=zeros if self.zero else deviation)(x)[0]
+        return conv(self.outputs, 1, name="out")(x)[0]
 
 
 class MapOutput(nn.Module):
@@ -86,7 +84,7 @@ class MapOutput(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(V, S, S, n) -> (V, S, S, 3)."""
         x = Block(x.shape[-1], name="block")(x)
-        return conv(3, 1, name="out", init=zeros)(x)
+        return conv(3, 1, name="out")(x)
 
 
 class WeightMaker(nn.Module):
@@ -94,13 +92,12 @@ class WeightMaker(nn.Module):
 
     hidden: int
     outputs: int
-    zero: bool
 
     @nn.compact
     def __call__(self, code: jax.Array, vector: jax.Array) -> jax.Array:
         """(A,), (16 n,) -> (outputs,), bounded by WEIGHT_RANGE."""
         x = nn.selu(dense(self.hidden, name="hidden")(jnp.concatenate([code, vector])))
-        return WEIGHT_RANGE * jnp.tanh(dense(self.outputs, name="out", init=zeros if self.zero else deviation)(x))
+        return WEIGHT_RANGE * jnp.tanh(dense(self.outputs, name="out")(x))
 
 
 class StepNetwork(nn.Module):
@@ -115,7 +112,7 @@ class StepNetwork(nn.Module):
         x = statistics
         for i in range(4):
             x = nn.selu(dense(self.hidden, bias=True, name=f"dense{i}")(x))
-        return jnp.tanh(dense(self.outputs, bias=True, name="out", init=zeros)(x))
+        return jnp.tanh(dense(self.outputs, bias=True, name="out")(x))
 
 
 class DirectRegressor(nn.Module):
@@ -133,5 +130,5 @@ class DirectRegressor(nn.Module):
         """(V, C), (V,) -> (shared,), (V, own)."""
         x = nn.relu(dense(self.hidden, bias=True, name="hidden")(pooled))
         fused = jnp.max(x * view_mask.astype(x.dtype)[:, None], 0)
-        shared = dense(self.shared, bias=True, name="shared", init=zeros)(fused)
-        return shared, dense(self.own, bias=True, name="own", init=zeros)(x)
+        shared = dense(self.shared, bias=True, name="shared")(fused)
+        return shared, dense(self.own, bias=True, name="own")(x)
