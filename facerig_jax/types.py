@@ -233,7 +233,7 @@ class Fit:
 
     rig:    Rig of the person.
     views:  Views, one row per input photo.
-    trace:  name -> (steps, ...) energies and residual statistics, in the order they were computed.
+    trace:  name -> (steps, ...) energies, in the order they were computed; of a learned fit see `solve_learned`.
     status: () int32 status of the subject, see solve.status.
     """
 
