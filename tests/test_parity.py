@@ -80,7 +80,8 @@ def test_other_views_and_seeds_run_and_are_finite(views, seed):
     assert (ours["level2.iter2.E_feat"] == 0) == (views == 1)
 
 
-def test_shapes_follow_the_number_of_views(problem, golden, views=3):
+def test_shapes_follow_the_number_of_views(problem, golden):
+    views = 3
     params, head, observed = problem
     observed = jax.tree.map(lambda x: jax.ShapeDtypeStruct((views, *x.shape[1:]), x.dtype), observed)
     trace = jax.eval_shape(lambda *inputs: solve(*inputs, PAPER), params, head, observed)
