@@ -23,8 +23,8 @@ from facerig_jax.types import Crop, Fit, HeadModel
 ENERGIES = ("total", "feature", "landmark", "photometric")
 # What the entries of the trace's 'size' are the step sizes of.
 SIZES = ("identity", "pose", "expression", "expression code", "albedo")
-# Share of the face whose movement is within the range of the colours.
-SHOWN_SHARE = 0.98
+# Share of the face whose movement is within the range of the colours, and the least range.
+SHOWN_SHARE, LEAST_MM = 0.98, 1e-3
 
 
 @dataclasses.dataclass
@@ -36,7 +36,7 @@ class Steps:
     sizes:    name -> (S, T) step sizes.
     pictures: (S, T + 1, s, s, 3) uint8: the mesh over the photo before the stage and after each of its steps.
     moved:    (S, s, s, 3) uint8: how far the stage moved the surface within the head frame, pose left out.
-    moved_mm: movement of the brightest colour.
+    moved_mm: (S,) movement of the brightest colour.
     """
 
     photo: str
@@ -44,7 +44,7 @@ class Steps:
     sizes: Mapping[str, np.ndarray]
     pictures: np.ndarray
     moved: np.ndarray
-    moved_mm: float
+    moved_mm: np.ndarray
 
 
 def step_energies(trace) -> dict[str, np.ndarray]:
@@ -77,11 +77,12 @@ def fit_steps(head: HeadModel, fit: Fit, photos, names, used, crop_size: int, si
     head = head if len(head.mean) == count else thin(head)
     still = jnp.concatenate([jnp.asarray(head.mean)[None], stages["vertices"][:, view]])
     moved = jnp.linalg.norm(jnp.diff(still, axis=0), axis=-1) * fit.rig.unit_mm
-    largest = max(float(np.quantile(np.asarray(moved)[:, np.asarray(head.face_mask) > 0.5], SHOWN_SHARE)), 1e-3)
+    largest = np.quantile(np.asarray(moved)[:, np.asarray(head.face_mask) > 0.5], SHOWN_SHARE, axis=1)
+    largest = np.maximum(largest, LEAST_MM)
     crop = jax.tree.map(lambda x: x[view], fit.views.crop)
     drawn = _draw(head.faces, projected, moved, jnp.asarray(photos[view]), crop, size, crop_size)
     pictures, fields, coverage = (np.asarray(x) for x in drawn)
-    heat = [heat_map(field / largest, 1.0, mask > 0.99) for field, mask in zip(fields, coverage, strict=True)]
+    heat = [heat_map(*field, mask > 0.99) for *field, mask in zip(fields, largest, coverage, strict=True)]
     sizes = np.asarray(steps["size"], np.float64)
     return Steps(
         photo=names[view],
@@ -124,7 +125,7 @@ def steps_section(steps: Steps, picture) -> str:
     lead = (
         f"The mesh over {escape(steps.photo)} before each stage and after each of its steps; last, how far the stage "
         "moved the surface within the head frame: "
-        f'0 <span class="bar" style="background:linear-gradient(90deg,{stops})"></span> {number(steps.moved_mm)} mm'
+        f'0 <span class="bar" style="background:linear-gradient(90deg,{stops})"></span> the length below it'
     )
     note = '<p class="lead">Energies where each step starts; every stage measures them on features of its own.</p>'
     return section("Steps", f'{rows}{note}<div class="charts">{charts}</div>{_table(steps)}', lead)
@@ -132,7 +133,8 @@ def steps_section(steps: Steps, picture) -> str:
 
 def _stage(steps: Steps, stage: int, picture) -> str:
     """One stage's row of pictures."""
-    titles = ["Before", *(f"Step {number}" for number in range(1, steps.pictures.shape[1])), "Moved"]
+    titles = ["Before", *(f"Step {k}" for k in range(1, steps.pictures.shape[1]))]
+    titles.append(f"Moved, 0 to {steps.moved_mm[stage]:.2g} mm")
     images = [*steps.pictures[stage], steps.moved[stage]]
     cells = "".join(
         f"<figure>{picture(image, f'Stage {stage + 1}, {title.lower()}')}<figcaption>{title}</figcaption></figure>"
