@@ -346,8 +346,8 @@ class TestInitialisation:
 
     def test_a_direct_regressor_starts_with_no_change(self):
         stage = init_params(jax.random.key(0), REGRESSION)["stages"][2]
-        assert not stage["direct"]["shared"]["kernel"].any()
-        assert not stage["direct"]["own"]["kernel"].any()
+        assert not stage["direct"]["subject"]["kernel"].any()
+        assert not stage["direct"]["view"]["kernel"].any()
 
     def test_two_keys_give_two_networks_and_one_key_gives_one(self, params):
         again = by_path(init_params(jax.random.key(0), tiny.CONFIG))

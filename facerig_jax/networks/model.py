@@ -167,7 +167,7 @@ def starts_at_zero(path: str, config: LearnedConfig) -> bool:
     made = re.fullmatch(r"stages/\d/expression/out/kernel", path)
     if path == dynamic or (made and not (path.startswith("stages/0") and config.networks.named_codes)):
         return False
-    return path.endswith(("/out/kernel", "/direct/shared/kernel", "/direct/own/kernel"))
+    return path.endswith(("/out/kernel", "/direct/subject/kernel", "/direct/view/kernel"))
 
 
 @functools.cache

@@ -130,5 +130,5 @@ class DirectRegressor(nn.Module):
         """(V, C), (V,) -> (shared,), (V, own)."""
         x = nn.relu(dense(self.hidden, bias=True, name="hidden")(pooled))
         fused = jnp.max(x * view_mask.astype(x.dtype)[:, None], 0)
-        shared = dense(self.shared, bias=True, name="shared")(fused)
-        return shared, dense(self.own, bias=True, name="own")(x)
+        shared = dense(self.shared, bias=True, name="subject")(fused)
+        return shared, dense(self.own, bias=True, name="view")(x)
