@@ -149,3 +149,32 @@ def changed(**changes) -> LearnedConfig:
     sizes = {name: value for name, value in changes.items() if hasattr(SIZES, name)}
     rest = {name: value for name, value in changes.items() if name not in sizes}
     return dataclasses.replace(CONFIG, networks=dataclasses.replace(SIZES, **sizes), **rest)
+
+
+def check_slopes(function, inputs: tuple, rng, step: float = 1e-6, tolerance: float = 1e-5):
+    """Reverse-mode gradients against central differences, along a random direction of each input; in float64.
+
+    Args:
+      function: inputs -> pytree; a random combination of its values is differentiated.
+      inputs: pytrees of float64.
+      rng: generator.
+      step: of the difference. Networks have kinks: the fewer it crosses, the better.
+      tolerance: of the difference, relative to the largest slope among the leaves.
+    """
+    out = jax.eval_shape(function, *inputs)
+    mix = jax.tree.map(lambda x: rng.normal(size=x.shape), out)
+    run = jax.jit(jax.value_and_grad(lambda inputs: _dot(function(*inputs), mix)))
+    _, gradient = run(inputs)
+    for number, (x, slope) in enumerate(zip(inputs, gradient, strict=True)):
+        direction = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), x)
+        ends = [jax.tree.map(lambda a, b, share=share: a + share * b, x, direction) for share in (-step, step)]
+        low, high = (run((*inputs[:number], end, *inputs[number + 1 :]))[0] for end in ends)
+        scale = max(np.linalg.norm(a) for a in jax.tree.leaves(slope))
+        assert np.isfinite(scale), f"input {number}"
+        assert scale > 0, f"input {number}"
+        numeric, exact = (high - low) / (2 * step), _dot(slope, direction)
+        assert abs(numeric - exact) <= tolerance * scale, f"input {number}: {numeric} by differences, {exact} by rule"
+
+
+def _dot(a, b):
+    return sum(jnp.vdot(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
