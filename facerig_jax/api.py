@@ -125,7 +125,7 @@ def solver_settings(solver: str, config, hyper):
     config, hyper = defaults[solver] if config is None else config, traced() if hyper is None else hyper
     for name, value, kind in (("config", config, static), ("hyper", hyper, traced)):
         if not isinstance(value, kind):
-            raise ValueError(f"{name}: solver={solver!r} takes a {kind.__name__}, got a {type(value).__name__}.")
+            raise ValueError(f"{name}: solver={solver!r} takes {kind.__name__}, got {type(value).__name__}.")
     check_choice("config.landmarks", config.landmarks, ("dense", "68"))
     return config, hyper
 

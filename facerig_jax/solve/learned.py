@@ -27,6 +27,8 @@ from facerig_jax.rig.decode import DecodedRig, RigCode, decode, displace, mean_r
 from facerig_jax.rig.space import RigSpace, make_tables, rig_space
 from facerig_jax.types import HeadModel
 
+# Darkest albedo whose shading, colour / albedo, says something about the light.
+MIN_ALBEDO = 1e-6
 # Which vertices of the views (V, P, 3) px a camera sees: (vertices_img, faces, size) -> (V, P) bool.
 Visibility = Callable[[jax.Array, jax.Array, int], jax.Array]
 
@@ -336,7 +338,8 @@ def light_views(problem: Problem, posed: Posed, seen: jax.Array, before: jax.Arr
     """
     head = problem.head
     colours, inside = observed_colours(problem.observed, _image(posed, problem))
-    use = seen & inside & (head.face_mask > 0.5)[None]
+    lit = jnp.all(posed.albedo > MIN_ALBEDO, -1)
+    use = seen & inside & lit & (head.face_mask > 0.5)[None]
     basis = sh_basis(vertex_normals(posed.projected, head.faces))
     solve = jax.vmap(functools.partial(solve_light, ridge=problem.weights.light_ridge))
     return jax.lax.stop_gradient(solve(basis, to_space(posed.albedo), to_space(colours), use, before))

@@ -1,0 +1,112 @@
+"""The front door of the learned solver: refusals in words, statuses, the frozen rig; one small program for all."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from subjects import small_head, small_params, subject
+from tiny import SIZES, tiny_params
+
+import facerig_jax
+from facerig_jax import api
+from facerig_jax.config import BASE, LearnedConfig
+from facerig_jax.solve import status as codes
+
+CONFIG = LearnedConfig(
+    networks=dataclasses.replace(SIZES, pose_blocks=(), codes=6, modes=6, named_codes=True, norm="group"),
+    landmarks="dense",
+    linear_colour=True,
+    inverse_distance=1e-3,
+    coarse=True,
+    visibility="stage",
+    steps=2,
+    step_scale=((1, 1, 1, 1, 1),) * 3,
+    step_bias=((-3, -5, -4, -3, -2),) * 3,
+)
+
+
+def fit(images, landmarks, params=None, **changes):
+    params = {**small_params(), "learned": tiny_params(CONFIG)} if params is None else params
+    options = {"solver": "learned", "config": CONFIG, **changes}
+    return facerig_jax.fit_rig(images, params, small_head(), landmarks=landmarks, **options)
+
+
+@pytest.fixture(scope="module")
+def photos():
+    made, landmarks = subject()
+    return made.images, landmarks
+
+
+@pytest.fixture(scope="module")
+def fitted(photos):
+    return fit(*photos)
+
+
+def test_a_fit_is_finite_and_complete(fitted):
+    head = small_head()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted))
+    assert fitted.rig.neutral.shape == head.mean.shape
+    assert fitted.rig.code_names == head.expression_names
+    assert fitted.views.expression.shape == (2, 6)
+    assert fitted.trace["steps"]["total"].shape == (3, 2)
+    assert int(fitted.status) == codes.OK
+    assert set(np.asarray(fitted.views.status)) <= {codes.OK, codes.POOR_FIT}
+
+
+def test_the_frozen_rig_gives_the_meshes_of_the_last_step(fitted):
+    vertices, albedo = facerig_jax.apply_rig(fitted.rig, fitted.views.expression)
+    coarse = small_head().n_coarse
+    wanted = fitted.trace["stages"]["vertices"][-1][:, :coarse]
+    np.testing.assert_allclose(vertices[:, :coarse], wanted, atol=2e-3)
+    np.testing.assert_allclose(albedo[:, :coarse], fitted.trace["stages"]["albedo"][-1][:, :coarse], atol=1e-4)
+
+
+def test_the_frozen_rig_takes_any_leading_axes_and_is_differentiable(fitted):
+    code = jnp.linspace(0, 0.5, 12).reshape(2, 1, 6)
+    vertices, albedo = facerig_jax.apply_rig(fitted.rig, code)
+    assert vertices.shape == albedo.shape == (2, 1, *small_head().mean.shape)
+    one, _ = facerig_jax.apply_rig(fitted.rig, code[1, 0])
+    np.testing.assert_allclose(vertices[1, 0], one, atol=1e-4)
+    slope = jax.grad(lambda code: facerig_jax.apply_rig(fitted.rig, code)[0].std())(code)
+    assert np.isfinite(slope).all()
+    assert np.abs(slope).max() > 0
+    with pytest.raises(ValueError, match=r"expression: expected shape \(..., 6\), got \(5,\)"):
+        facerig_jax.apply_rig(fitted.rig, jnp.zeros(5))
+
+
+def test_new_photos_and_weights_compile_nothing_new(photos, fitted):
+    before = api._fit._cache_size()
+    images, landmarks = photos
+    other = fit(1 - images, landmarks + 1, hyper=facerig_jax.EnergyWeights(landmark=0.05))
+    assert api._fit._cache_size() == before
+    assert float(jnp.abs(other.rig.neutral - fitted.rig.neutral).max()) > 0
+
+
+def test_a_photo_without_a_face_is_left_out(photos, fitted):
+    images, landmarks = photos
+    lost = fit(images, landmarks.at[1].set(jnp.nan))
+    assert list(np.asarray(lost.views.status)) == [int(fitted.views.status[0]), codes.NO_FACE]
+    assert int(lost.status) == codes.OK
+    assert np.isfinite(lost.rig.neutral).all()
+
+
+def test_without_trained_weights_it_refuses_in_words(photos):
+    with pytest.raises(ValueError, match="No trained weights ship yet"):
+        fit(*photos, params=small_params())
+    with pytest.raises(ValueError, match="allow_untrained"):
+        facerig_jax.load("base")
+    with pytest.raises(ValueError, match="preset: 'bse' is not one of 'base', 'paper'. Did you mean 'base'?"):
+        facerig_jax.load("bse", allow_untrained=True)
+
+
+def test_settings_and_weights_of_another_solver_are_refused_in_words(photos):
+    with pytest.raises(ValueError, match="solver='learned' takes LearnedConfig, got FitConfig"):
+        fit(*photos, config=facerig_jax.FitConfig())
+    with pytest.raises(ValueError, match="solver='learned' takes EnergyWeights, got Hyper"):
+        fit(*photos, hyper=facerig_jax.Hyper())
+    with pytest.raises(ValueError, match="'learnt' is not one of 'classical', 'learned'. Did you mean 'learned'"):
+        fit(*photos, solver="learnt")
+    with pytest.raises(ValueError, match=r"params: .* has shape .*, these settings need"):
+        fit(*photos, config=BASE)
