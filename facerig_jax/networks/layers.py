@@ -62,8 +62,12 @@ def _same_conv_backward(dilation, inputs, out):
     return same_conv(out, flipped, dilation), _kernel_gradient(x, out, kernel.shape[0], dilation)
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3))
 def _kernel_gradient(x, out, size: int, dilation: int):
-    """(k, k, I, O): for every tap the correlation of the shifted input with the output's cotangent."""
+    """(k, k, I, O): for every tap the correlation of the shifted input with the output's cotangent.
+
+    Compiled for its own sake: where nobody asks for it, it is dropped, and tracing it once per shape is enough.
+    """
     height, width = x.shape[1:3]
     reach = dilation * (size - 1) // 2
     x = jnp.pad(x, [(0, 0), (reach, reach), (reach, reach), (0, 0)])
