@@ -32,4 +32,4 @@ def feature_energy(features: jax.Array, visible: jax.Array, view_mask: jax.Array
     per_pair = masked_mean(jnp.abs(difference), common[..., None], axis=1) * pair_mask[:, None]
     total = jnp.zeros((n_views, features.shape[-1]), features.dtype).at[first].add(per_pair).at[second].add(per_pair)
     count = jnp.zeros(n_views, features.dtype).at[first].add(pair_mask).at[second].add(pair_mask)
-    return energy, jax.lax.stop_gradient(total / jnp.maximum(count, 1)[:, None])
+    return energy, total / jnp.maximum(count, 1)[:, None]

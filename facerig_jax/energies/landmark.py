@@ -71,4 +71,4 @@ def landmark_energy(points: jax.Array, detected: jax.Array, weight: jax.Array | 
     if view_mask is not None:
         weight = weight * view_mask[:, None].astype(points.dtype)
     residual = masked_mean(jnp.abs(difference), weight[..., None], axis=1)
-    return masked_mean(jnp.sum(difference**2, -1), weight), jax.lax.stop_gradient(residual)
+    return masked_mean(jnp.sum(difference**2, -1), weight), residual

@@ -22,4 +22,4 @@ def photometric_energy(colours: jax.Array, observed: jax.Array, visible: jax.Arr
     squared = jnp.where(visible[..., None], (colours - observed) ** 2, 0.0)
     mask = jnp.ones(colours.shape[0], colours.dtype) if view_mask is None else view_mask.astype(colours.dtype)
     residual = jnp.mean(squared, 1) * mask[:, None]
-    return masked_mean(jnp.sum(residual, -1), mask), jax.lax.stop_gradient(residual)
+    return masked_mean(jnp.sum(residual, -1), mask), residual

@@ -77,6 +77,17 @@ class SolverState:
     seen: jax.Array
 
 
+@struct.dataclass
+class StageEnd:
+    """Where a stage's steps end: the rig, the same for all vertices, the rig in every view, pose and expression."""
+
+    rig: DecodedRig
+    whole: DecodedRig
+    posed: Posed
+    pose: jax.Array
+    expression: jax.Array
+
+
 def solve_learned(
     params: dict,
     head: HeadModel,
@@ -104,10 +115,9 @@ def solve_learned(
         (stages, steps, ...), see `take_step`; 'stages' name -> (stages, ...), see `finish_stage`.
     """
     problem, state = begin(params, head, observed, weights, config, first_pose=first_pose, see=see)
-    branches = [functools.partial(run_stage, problem, stage, config, see) for stage in range(config.stages)]
 
     def stage(state, number):
-        return jax.lax.switch(number, branches, state)
+        return run_stage(problem, number, config, see, state)
 
     stage = jax.checkpoint(stage) if config.checkpoint else stage
     end, trace = jax.lax.scan(stage, state, np.arange(config.stages), unroll=config.unroll)
@@ -148,19 +158,35 @@ def start(problem: Problem, pose: jax.Array, config: LearnedConfig, see: Visibil
 
 
 def run_stage(
-    problem: Problem, stage: int, config: LearnedConfig, see: Visibility, state: SolverState
+    problem: Problem, number: int | jax.Array, config: LearnedConfig, see: Visibility, state: SolverState
 ) -> tuple[SolverState, dict]:
-    """One stage: new UV features, codes from zero, gradient steps, light."""
+    """One stage: new UV features, codes from zero, gradient steps; then visibility and light.
+
+    What differs between stages is chosen by `number`, at run time where it is traced; the rest is compiled once.
+    """
     state = jax.lax.stop_gradient(state) if config.detach else state
+    branches = [functools.partial(optimise, problem, stage, config, see) for stage in range(config.stages)]
+    fixed = isinstance(number, int)
+    end, steps = branches[number](state) if fixed else jax.lax.switch(number, branches, state)
+    with jax.named_scope("finish"):
+        state, after = finish_stage(problem, state, end, config, see)
+    return state, {"steps": steps, "stages": after}
+
+
+def optimise(
+    problem: Problem, stage: int, config: LearnedConfig, see: Visibility, state: SolverState
+) -> tuple[StageEnd, dict]:
+    """The gradient steps of one stage, and the rig that they end with."""
+    head, params = problem.head, problem.params["stages"][stage]
     with jax.named_scope(f"stage{stage}_space"):
         space = rig_space(
-            problem.params["stages"][stage],
+            params,
             stage,
             problem.pyramids,
             state.projected,
             state.seen,
             problem.observed.view_mask,
-            problem.head,
+            head,
             problem.tables,
             config,
         )
@@ -172,9 +198,11 @@ def run_stage(
     x = Unknowns(zero_code(config, state.pose.dtype), state.pose, state.expression)
     with jax.named_scope(f"stage{stage}_steps"):
         x, steps = jax.lax.scan(step, x, None, length=config.steps, unroll=config.unroll)
-    with jax.named_scope(f"stage{stage}_finish"):
-        state, after = finish_stage(problem, stage, space, state, x, config, see)
-    return state, {"steps": steps, "stages": after}
+    with jax.named_scope(f"stage{stage}_end"):
+        rig = decode(params, stage, space, x.code, state.rig, head, config)
+        whole = decode(params, stage, space, x.code, state.whole, problem.whole, config)
+        posed = place(problem, rig, stage, x.pose, x.expression, config)
+    return StageEnd(rig, whole, posed, x.pose, x.expression), steps
 
 
 def zero_code(config: LearnedConfig, dtype) -> RigCode:
@@ -247,7 +275,8 @@ def take_step(
 
     (total, (measured, projected)), gradient = jax.value_and_grad(energy, has_aux=True)(x)
     exponent = step_exponents(params, stage, measured, observed.view_mask, config)
-    size = 10.0 ** (jnp.array(config.step_scale[stage], exponent.dtype) * exponent + jnp.array(config.step_bias[stage]))
+    scale, bias = (jnp.array(x[stage], exponent.dtype) for x in (config.step_scale, config.step_bias))
+    size = 10.0 ** (scale * exponent + bias)
     if config.update == "regression":
         x = regress(problem, stage, state, config)
     else:
@@ -293,24 +322,16 @@ def regress(problem: Problem, stage: int, state: SolverState, config: LearnedCon
 
 
 def finish_stage(
-    problem: Problem,
-    stage: int,
-    space: RigSpace,
-    state: SolverState,
-    x: Unknowns,
-    config: LearnedConfig,
-    see: Visibility,
+    problem: Problem, state: SolverState, end: StageEnd, config: LearnedConfig, see: Visibility
 ) -> tuple[SolverState, dict]:
-    """Decodes the last step's codes and solves the light.
+    """Sees what the cameras see of the stage's rig, and solves the light.
 
     Returns:
       state: for the next stage.
       trace: 'projected', 'vertices' (V, P, 3), 'neutral' (P, 3), 'albedo', 'rendered' and 'observed' colours (V, P, 3),
         'light' and, for linear RGB, 'linear_light' (V, 9, 3), 'landmarks' (V, L, 2) px.
     """
-    head, params = problem.head, problem.params["stages"][stage]
-    rig = decode(params, stage, space, x.code, state.rig, head, config)
-    posed = place(problem, rig, stage, x.pose, x.expression, config)
+    head, posed = problem.head, end.posed
     image = _image(posed, problem)
     seen = see(image, head.faces, problem.observed.photo.shape[1])
     light = light_views(problem, posed, seen, state.light)
@@ -319,7 +340,7 @@ def finish_stage(
     trace = {
         "projected": posed.projected,
         "vertices": posed.vertices,
-        "neutral": rig.neutral,
+        "neutral": end.rig.neutral,
         "albedo": posed.albedo,
         "rendered": posed.albedo * shading(posed.projected, light, head),
         "observed": colours,
@@ -327,8 +348,7 @@ def finish_stage(
         "linear_light": light if config.linear_colour else light_views(problem, posed, seen, light, srgb_to_linear),
         "landmarks": model_landmarks(posed, image, seen, face, problem.observed, head, config),
     }
-    whole = decode(params, stage, space, x.code, state.whole, problem.whole, config)
-    return SolverState(rig, whole, x.pose, x.expression, light, posed.projected, seen), trace
+    return SolverState(end.rig, end.whole, end.pose, end.expression, light, posed.projected, seen), trace
 
 
 def light_views(problem: Problem, posed: Posed, seen: jax.Array, before: jax.Array, to_space=lambda x: x) -> jax.Array:
