@@ -151,16 +151,17 @@ def loop_over_stages(params, head, observed, weights, config: LearnedConfig, **o
     return state, jax.tree.map(lambda *x: jnp.stack(x), *traces)
 
 
-def solver() -> Iterator[Row | str]:
-    """The learned solver, 4 views on the embedded head: scans against loops, forward and with gradient."""
-    head = jax.tree.map(jnp.asarray, load_head())
-    for preset, config in (("base", PRESETS["base"]), ("paper", PRESETS["paper"])):
-        params = init_params(jax.random.key(0), config)
-        observed = noise_views(config, head, 4)
-        pose = None if config.networks.pose_blocks else jnp.zeros((4, 6))
+def presets() -> Iterator[Row | str]:
+    """The learned solver, 4 views on the embedded head: `base` against `paper`."""
+    yield measure("paper", *learned_fit("paper"))
+    yield measure("base", *learned_fit("base"), reference="paper")
 
-        def forward(params, head, observed, solve=solve_learned, config=config, pose=pose):
-            return solve(params, head, observed, EnergyWeights(), config, first_pose=pose)
+
+def loops() -> Iterator[Row | str]:
+    """The same as scans and as loops, forward and with gradient by all weights. Compiles for a quarter of an hour."""
+    for preset in PRESETS:
+        config = PRESETS[preset]
+        forward, *inputs = learned_fit(preset)
 
         def gradient(params, head, observed, forward=forward, **options):
             def loss(params):
@@ -168,24 +169,32 @@ def solver() -> Iterator[Row | str]:
 
             return jax.grad(loss)(params)
 
-        variants = {
-            "scan": {},
-            "scan, unrolled": {"config": dataclasses.replace(config, unroll=True)},
-            "Python loop over stages": {"solve": loop_over_stages},
+        unrolled = {"config": dataclasses.replace(config, unroll=True)}
+        checkpoint = {"config": dataclasses.replace(config, checkpoint=True)}
+        loop = {"solve": loop_over_stages}
+        works = {
+            "scan": (forward, {}),
+            "scan, unrolled": (forward, unrolled),
+            "Python loop over stages": (forward, loop),
+            "gradient, scan, checkpoint": (gradient, checkpoint),
+            "gradient, scan": (gradient, {}),
+            "gradient, Python loop over stages": (gradient, loop),
         }
-        for name, options in variants.items():
-            row = f"{preset}, {name}"
-            yield measure(
-                row, functools.partial(forward, **options), params, head, observed, reference=f"{preset}, scan"
-            )
-        variants = {
-            "scan, checkpoint": {"config": dataclasses.replace(config, checkpoint=True)},
-            "scan": {},
-            "Python loop over stages": {"solve": loop_over_stages},
-        }
-        for name, options in variants.items():
-            work = functools.partial(gradient, **options)
-            yield measure(f"{preset}, gradient, {name}", work, params, head, observed, reference=f"{preset}, scan")
+        for name, (function, options) in works.items():
+            work = functools.partial(function, **options)
+            yield measure(f"{preset}, {name}", work, *inputs, reference=f"{preset}, scan")
+
+
+def learned_fit(preset: str, views: int = 4):
+    """The learned solver as a function, and its inputs: untrained weights, the embedded head, views of noise."""
+    config = PRESETS[preset]
+    pose = None if config.networks.pose_blocks else jnp.zeros((views, 6))
+
+    def forward(params, head, observed, solve=solve_learned, config=config):
+        return solve(params, head, observed, EnergyWeights(), config, first_pose=pose)
+
+    head = jax.tree.map(jnp.asarray, load_head())
+    return forward, init_params(jax.random.key(0), config), head, noise_views(config, head, views)
 
 
 def noise_views(config: LearnedConfig, head, count: int) -> Observed:
@@ -202,7 +211,7 @@ def noise_views(config: LearnedConfig, head, count: int) -> Observed:
     )
 
 
-SECTIONS: dict[str, Callable[[], Iterator[Row | str]]] = {"raster": raster, "solver": solver}
+SECTIONS: dict[str, Callable[[], Iterator[Row | str]]] = {"raster": raster, "presets": presets, "loops": loops}
 
 
 def report(section: str) -> None:
