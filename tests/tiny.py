@@ -151,7 +151,7 @@ def changed(**changes) -> LearnedConfig:
     return dataclasses.replace(CONFIG, networks=dataclasses.replace(SIZES, **sizes), **rest)
 
 
-def check_slopes(function, inputs: tuple, rng, step: float = 1e-6, tolerance: float = 1e-5):
+def check_slopes(function, inputs: tuple, rng, step: float = 1e-8, tolerance: float = 1e-5):
     """Reverse-mode gradients against central differences, along a random direction of each input; in float64.
 
     Args:
