@@ -51,6 +51,12 @@ def linear(observed):
     return solve(observed, LINEAR, see_all)
 
 
+@functools.partial(jax.jit, static_argnames="config")
+def start(params, head, observed, weights, config):
+    """Problem and state before the first stage."""
+    return begin(params, head, observed, weights, config, see=see_all)
+
+
 def padded(observed, rng, garbage: float = 1.0):
     """One view more, that does not count, with random contents."""
     more = jax.tree.map(lambda x: garbage * rng.uniform(size=(1, *x.shape[1:])).astype(np.float32), observed)
@@ -244,7 +250,7 @@ def stage_problem(observed, stage: int, config, dtype=jnp.float64):
     photo = np.stack([ramp(size, rng, 3, 0.5, 0.2) for _ in range(2)])
     colour = np.concatenate([photo, np.ones_like(photo[..., :1])], -1)
     observed = cast(observed).replace(photo=jnp.asarray(photo), colour=jnp.asarray(colour))
-    problem, state = begin(params, head, observed, EnergyWeights(light_ridge=1e-3), config, see=see_all)
+    problem, state = start(params, head, observed, WEIGHTS, config)
     maps = tuple(jnp.asarray(np.stack([ramp(side, rng, channels, 0.0, 1.0) for _ in range(2)])) for side in (8, 16, 32))
     texels = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), state.rig.weights)
     weights = texels if stage else state.rig.weights
@@ -281,8 +287,8 @@ class TestGradients:
 
             def values(params, pose, expression):
                 own = {**problem.params, "stages": (*stages[:stage], params, *stages[stage + 1 :])}
-                start = state.replace(pose=pose, expression=expression)
-                end, trace = run_stage(dataclasses.replace(problem, params=own), stage, config, see_all, start)
+                first = state.replace(pose=pose, expression=expression)
+                end, trace = run_stage(dataclasses.replace(problem, params=own), stage, config, see_all, first)
                 return trace["stages"]["projected"], trace["stages"]["albedo"], end.pose, end.expression
 
             tiny.check_slopes(values, (stages[stage], state.pose, state.expression), rng)
@@ -328,12 +334,12 @@ class TestGradients:
     @pytest.mark.parametrize("detach", [True, False])
     def test_detaching_stops_what_flows_between_stages(self, detach, observed):
         config = dataclasses.replace(LINEAR, detach=detach)
-        problem, state = begin(tiny.tiny_params(config), tiny.tiny_head(), observed, WEIGHTS, config, see=see_all)
+        problem, state = start(tiny.tiny_params(config), tiny.tiny_head(), observed, WEIGHTS, config)
 
         @jax.jit
         def slope(pose, neutral):
-            start = state.replace(pose=pose, rig=state.rig.replace(neutral=neutral))
-            return jnp.sum(run_stage(problem, 1, config, see_all, start)[1]["stages"]["projected"] ** 2)
+            first = state.replace(pose=pose, rig=state.rig.replace(neutral=neutral))
+            return jnp.sum(run_stage(problem, 1, config, see_all, first)[1]["stages"]["projected"] ** 2)
 
         found = jax.grad(slope, (0, 1))(state.pose, state.rig.neutral)
         assert [bool(x.any()) for x in found] == [not detach] * 2
@@ -341,7 +347,7 @@ class TestGradients:
     @pytest.mark.parametrize("detach", [True, False])
     def test_detaching_stops_what_flows_through_the_statistics(self, detach, observed):
         config = dataclasses.replace(LINEAR, detach=detach)
-        problem, state = begin(tiny.tiny_params(config), tiny.tiny_head(), observed, WEIGHTS, config, see=see_all)
+        problem, state = start(tiny.tiny_params(config), tiny.tiny_head(), observed, WEIGHTS, config)
 
         @jax.jit
         def slope(pose):
@@ -363,9 +369,8 @@ def measured(problem, state, pose, config, stage: int = 0):
 
 @pytest.fixture(scope="module")
 def beginning(observed):
-    """Problem and state before the first stage."""
-    run = jax.jit(lambda *x: begin(*x, LINEAR, see=see_all))
-    return run(tiny.tiny_params(LINEAR), tiny.tiny_head(), observed, WEIGHTS)
+    """Problem and state before the first stage, without networks that decode."""
+    return start(tiny.tiny_params(LINEAR), tiny.tiny_head(), observed, WEIGHTS, LINEAR)
 
 
 class TestAblations:
@@ -407,7 +412,7 @@ class TestAblations:
     def test_only_a_dynamic_albedo_differs_between_views(self, dynamic, observed, rng):
         config = tiny.changed(dynamic_albedo=dynamic)
         head, params = tiny.tiny_head(), tiny.tiny_params(config)
-        problem, state = begin(params, head, observed, WEIGHTS, config, see=see_all)
+        problem, state = start(params, head, observed, WEIGHTS, config)
         assert (state.rig.weights.albedo_texels is None) != dynamic
         weights = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), state.rig.weights)
         expression = jnp.asarray(rng.normal(size=state.expression.shape), jnp.float32)

@@ -161,6 +161,7 @@ def check_slopes(function, inputs: tuple, rng, step: float = 1e-8, tolerance: fl
       step: of the difference. Networks have kinks: the fewer it crosses, the better.
       tolerance: of the difference, relative to the largest slope among the leaves.
     """
+    function = jax.jit(function)  # traced once
     out = jax.eval_shape(function, *inputs)
     mix = jax.tree.map(lambda x: rng.normal(size=x.shape), out)
     run = jax.jit(jax.value_and_grad(lambda inputs: _dot(function(*inputs), mix)))
