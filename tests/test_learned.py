@@ -120,10 +120,6 @@ class TestProgram:
         unrolled = solve(observed, dataclasses.replace(LINEAR, unroll=True), see_all)
         assert_close(unrolled, linear)
 
-    @pytest.mark.slow
-    def test_unrolled_loops_give_the_same_numbers_with_all_networks(self, observed, solved):
-        assert_close(solve(observed, tiny.changed(unroll=True)), solved)
-
 
 def inside(jaxpr, name: str) -> list:
     """The equations of primitive `name` in a jaxpr or an equation's own, not looking inside those that are found."""
