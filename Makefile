@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+# Tests with Warp's native code have a process of their own.
+WARP := tests/test_rasterize.py
 
 .PHONY: venv demo test test-all lint
 
@@ -18,8 +20,10 @@ demo: venv
 
 test: venv
 	$(PY) -m ruff check .
-	$(PY) -m pytest -q -m "not slow"
+	$(PY) -m pytest -q -m "not slow" --ignore=$(WARP)
+	$(PY) -m pytest -q -m "not slow" $(WARP)
 
 test-all: venv
 	$(PY) -m ruff check .
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q --ignore=$(WARP)
+	$(PY) -m pytest -q $(WARP)

@@ -33,6 +33,15 @@ H, W, F = 32, 64, 24
 SOUP = np.arange(3 * F, dtype=np.int32).reshape(F, 3)  # triangles that share no vertex: one program for most tests
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_is_kept_on_disk():
+    """jaxlib 0.10.2 crashed once (segmentation fault) writing one of these programs to the compilation cache."""
+    before = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)
+    yield
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
+
+
 @dataclasses.dataclass(frozen=True)
 class Backend:
     """A rasterizer where it runs.
