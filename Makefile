@@ -20,10 +20,10 @@ demo: venv
 
 test: venv
 	$(PY) -m ruff check .
-	$(PY) -m pytest -q -m "not slow" --ignore=$(WARP)
+	$(PY) -m pytest -q -m "not slow" -n 2 --dist=loadfile --durations=25 --ignore=$(WARP)
 	$(PY) -m pytest -q -m "not slow" $(WARP)
 
 test-all: venv
 	$(PY) -m ruff check .
-	$(PY) -m pytest -q --ignore=$(WARP)
+	$(PY) -m pytest -q -n 2 --dist=loadfile --durations=25 --ignore=$(WARP)
 	$(PY) -m pytest -q $(WARP)

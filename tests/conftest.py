@@ -26,6 +26,16 @@ def head():
     return jax.tree.map(jnp.asarray, load_head())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def release_programs():
+    """Forget a module's compiled programs: each holds memory maps, of which Linux allows a process 65,530 by default.
+
+    A process that runs out of them is aborted inside XLA, wherever it happens to be compiling.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def rng():
     """A generator of its own for every test."""
