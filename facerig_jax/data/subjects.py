@@ -1,4 +1,4 @@
-"""What training and evaluation look at: one person's photos with what is known of the truth, and where they come from."""
+"""What training and evaluation look at: one person's photos with the truth, and where they come from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ HELD_OUT_SEED = 1_000_000
 
 @struct.dataclass
 class Traits:
-    """What results are broken down by: melanin () as in the head's albedo model, sex () 0 female 1 male, age () years."""
+    """What results are broken down by.
+
+    melanin: () as in the head's albedo model; sex: () 0 female, 1 male; age: () years.
+    """
 
     melanin: jax.Array
     sex: jax.Array
@@ -36,7 +39,7 @@ class Subject:
     light:        (V, 9, 3) spherical-harmonics part of the light.
     expression:   (V, E) blendshape weights; personal motion beyond them is in `vertices` only.
     pose, inverse_distance: (V, 6), (V,) of the camera, see geometry.camera.
-    identity, albedo_code: (I,), (A,) coefficients in the head's bases; what is beyond them is in `neutral`, `albedo` only.
+    identity, albedo_code: (I,), (A,) coefficients in the head's bases; what goes beyond is in `neutral`, `albedo`.
     traits:       Traits.
     """
 
