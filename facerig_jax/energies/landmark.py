@@ -44,10 +44,16 @@ def landmark68_points(vertices_img, visible_full, visible_face, detected, embedd
       embedding: the head's 68 points.
     """
     vertices_img = vertices_img[..., :2]
-    seen = landmark_positions(embedding, visible_full[:, None].astype(vertices_img.dtype))[SLIDING68, 0] > 0.5
+    hidden = contour_is_hidden(visible_full, embedding, vertices_img.dtype)[SLIDING68]
     points = landmark_positions(embedding, vertices_img)
-    moved = contour_points(points[SLIDING68], seen, vertices_img, visible_face, detected[SLIDING68])
+    moved = contour_points(points[SLIDING68], ~hidden, vertices_img, visible_face, detected[SLIDING68])
     return points.at[SLIDING68].set(moved)
+
+
+def contour_is_hidden(visible_full, embedding, dtype=jnp.float32) -> jax.Array:
+    """(68,) bool: the sliding points of a view whose own place on the mesh is not visible; arguments as above."""
+    seen = landmark_positions(embedding, visible_full[:, None].astype(dtype))[:, 0] > 0.5
+    return ~seen & jnp.asarray(~FIXED68)
 
 
 def landmark_energy(points: jax.Array, detected: jax.Array, weight: jax.Array | None = None, view_mask=None):

@@ -1,0 +1,1 @@
+"""Training the learned solver: losses over the whole trajectory, the update, checkpoints, the loop."""
