@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
 from facerig_jax.types import HeadModel, LandmarkEmbedding
+
+
+def thin_index(head: HeadModel) -> jax.Array:
+    """(P',) which of the head's vertices the thin head keeps, in its order: all where there is no coarse mesh."""
+    if head.coarse_faces is None:
+        return jnp.arange(head.mean.shape[0])
+    corners = [jnp.asarray(x.triangle).reshape(-1) for x in _embeddings(head)]
+    return jnp.concatenate([jnp.arange(head.n_coarse), *corners])
+
+
+def _embeddings(head: HeadModel) -> list[LandmarkEmbedding]:
+    return [x for x in (head.landmarks68, head.landmarks_dense) if x is not None]
 
 
 def thin(head: HeadModel) -> HeadModel:
@@ -21,12 +34,10 @@ def thin(head: HeadModel) -> HeadModel:
     """
     if head.coarse_faces is None:
         return head
-    embeddings = [x for x in (head.landmarks68, head.landmarks_dense) if x is not None]
-    corners = jnp.concatenate([jnp.asarray(x.triangle).reshape(-1) for x in embeddings])
-    index = jnp.concatenate([jnp.arange(head.n_coarse), corners])
+    index = thin_index(head)
     is_coarse = jnp.arange(index.shape[0]) < head.n_coarse
     moved, first = [], head.n_coarse
-    for embedding in embeddings:
+    for embedding in _embeddings(head):
         count = embedding.triangle.size
         triangle = jnp.arange(first, first + count).reshape(-1, 3)
         moved.append(LandmarkEmbedding(triangle, embedding.barycentric, embedding.weight))

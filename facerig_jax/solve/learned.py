@@ -258,8 +258,8 @@ def take_step(
     Returns:
       x: after the step.
       trace: at the start of the step 'total', 'feature', 'landmark', 'photometric' energies, 'residual' statistics,
-        'gradient' and 'projected' vertices; 'exponent' (5,) in (-1, 1) and 'size' (5,) of the steps of identity, pose,
-        expression, expression code, albedo; 'x' after the step.
+        'gradient', 'projected' vertices and which are 'seen'; 'exponent' (5,) in (-1, 1) and 'size' (5,) of the steps
+        of identity, pose, expression, expression code, albedo; 'x' after the step.
     """
     head, observed = problem.head, problem.observed
     params = problem.params["stages"][stage]
@@ -271,9 +271,9 @@ def take_step(
         seen = see(_image(posed, problem), head.faces, observed.photo.shape[1]) if fresh else state.seen
         features = problem.pyramids.energy[stage]
         measured = measure(posed, state.light, seen, features, observed, head, problem.weights, config)
-        return measured.total, (measured, posed.projected)
+        return measured.total, (measured, posed.projected, seen)
 
-    (total, (measured, projected)), gradient = jax.value_and_grad(energy, has_aux=True)(x)
+    (total, (measured, projected, seen)), gradient = jax.value_and_grad(energy, has_aux=True)(x)
     exponent = step_exponents(params, stage, measured, observed.view_mask, config)
     scale, bias = (jnp.array(x[stage], exponent.dtype) for x in (config.step_scale, config.step_bias))
     size = 10.0 ** (scale * exponent + bias)
@@ -281,7 +281,7 @@ def take_step(
         x = regress(problem, stage, state, config)
     else:
         x = descend(x, gradient, size, jnp.sum(observed.view_mask))
-    measures = {"total": total, **measured.terms, "residual": measured.residual, "projected": projected}
+    measures = {"total": total, **measured.terms, "residual": measured.residual, "projected": projected, "seen": seen}
     return x, {**measures, "gradient": gradient, "exponent": exponent, "size": size, "x": x}
 
 
@@ -328,8 +328,8 @@ def finish_stage(
 
     Returns:
       state: for the next stage.
-      trace: 'projected', 'vertices' (V, P, 3), 'neutral' (P, 3), 'albedo', 'rendered' and 'observed' colours (V, P, 3),
-        'light' and, for linear RGB, 'linear_light' (V, 9, 3), 'landmarks' (V, L, 2) px.
+      trace: 'projected', 'vertices' (V, P, 3), 'seen' (V, P), 'neutral' (P, 3), 'albedo', 'rendered' and 'observed'
+        colours (V, P, 3), 'light' and, for linear RGB, 'linear_light' (V, 9, 3), 'landmarks' (V, L, 2) px.
     """
     head, posed = problem.head, end.posed
     image = _image(posed, problem)
@@ -339,6 +339,7 @@ def finish_stage(
     face = seen & (head.face_mask > 0.5)[None]
     trace = {
         "projected": posed.projected,
+        "seen": seen,
         "vertices": posed.vertices,
         "neutral": end.rig.neutral,
         "albedo": posed.albedo,
