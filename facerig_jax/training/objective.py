@@ -1,0 +1,252 @@
+"""What training minimises: the learned solver is run on a subject, and every stage and step is held to the truth."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from facerig_jax.checks import check_choice
+from facerig_jax.config import EnergyWeights, LearnedConfig
+from facerig_jax.data.subjects import Subject
+from facerig_jax.energies.table import Observed, uses_dense
+from facerig_jax.geometry.camera import from_image, normalized_to_pose, project, to_image
+from facerig_jax.geometry.crop import to_crop
+from facerig_jax.geometry.mesh import vertex_normals
+from facerig_jax.head.model import landmark_positions
+from facerig_jax.head.thin import thin, thin_index
+from facerig_jax.networks.model import normalize_images, regress_pose
+from facerig_jax.numerics import masked_mean
+from facerig_jax.solve.classical import landmark_pose
+from facerig_jax.solve.learned import solve_learned
+from facerig_jax.solve.observe import find_landmarks, first_pose, observe, observe_learned
+from facerig_jax.training import losses
+from facerig_jax.training.config import TASKS, LossWeights, TrainConfig
+from facerig_jax.types import HeadModel
+
+# Losses in pixels are those of a crop of this side, whatever the crop's.
+REFERENCE_SIZE = 256
+MIN_ALBEDO = 0.01
+
+
+@struct.dataclass
+class Teacher:
+    """What losses need of a head: itself, what the solver works on, which vertices those are, and their edges."""
+
+    head: HeadModel
+    work: HeadModel
+    index: jax.Array
+    edges: losses.Edges
+
+
+@struct.dataclass
+class Target:
+    """The truth on the vertices that the solver works on; a field is None where the subject does not know it.
+
+    mask:      (P,) face vertices whose truth is known.
+    neutral:   (P, 3) mm.
+    projected: (V, P, 3) posed, projected frame of the crop, px.
+    normals:   (V, P, 3) of `projected`.
+    moved:     (V, P, 3) mm, displacement by the expression.
+    albedo:    (P, 3) linear RGB.
+    expression: (V, E).
+    """
+
+    mask: jax.Array
+    neutral: jax.Array
+    projected: jax.Array | None
+    normals: jax.Array | None
+    moved: jax.Array | None
+    albedo: jax.Array | None
+    expression: jax.Array | None
+
+
+def make_teacher(head: HeadModel, model: LearnedConfig) -> Teacher:
+    """Prepares a head, whose triangles must be given as numbers, for the losses of a solver."""
+    work = jax.tree.map(jnp.asarray, thin(head) if model.coarse else head)
+    index = thin_index(head) if model.coarse else jnp.arange(head.mean.shape[0])
+    return Teacher(jax.tree.map(jnp.asarray, head), work, index, losses.mesh_edges(work.faces))
+
+
+def evidence_of(subject: Subject, head: HeadModel, model: LearnedConfig):
+    """A subject as the solver sees it, exactly as `fit_rig` prepares it.
+
+    Returns:
+      evidence: energies.table.Observed.
+      pose: (V, 6) normalised, of the landmarks.
+      crop: (V,) photo px to crop px.
+    """
+    images = subject.images
+    images = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
+    n_views = images.shape[0]
+    found, points = find_landmarks({}, images, subject.landmarks)
+    mask = jnp.ones(n_views) if subject.view_mask is None else subject.view_mask
+    size = jnp.broadcast_to(jnp.array(images.shape[1:3]), (n_views, 2))
+    size = size if subject.image_size is None else subject.image_size
+    weight = jnp.ones(points.shape[:2])
+    observed, crop = observe(
+        images, points, weight, found & (mask > 0), size, head, model.networks.image_size, model.crop_margin
+    )
+    return observe_learned(observed, head, model), first_pose(observed, head, model), crop
+
+
+def target_of(subject: Subject, teacher: Teacher, crop, evidence: Observed) -> Target:
+    """The truth where the solver works; a posed mesh without a camera is put where its landmarks were detected."""
+    index, size = teacher.index, evidence.photo.shape[1]
+    known = 1.0 if subject.known is None else subject.known[index]
+    mask = (teacher.work.face_mask > 0.5) * known
+    posed = subject.vertices_img
+    if posed is not None:
+        posed = to_crop(posed[:, index], crop)
+        projected = jnp.concatenate([from_image(posed[..., :2], size, size), posed[..., 2:]], -1)
+    elif subject.vertices is not None:
+        projected = _projected_by_landmarks(subject, teacher, crop, size)
+    else:
+        projected = None
+    return Target(
+        mask=mask,
+        neutral=subject.neutral[index],
+        projected=projected,
+        normals=None if projected is None else vertex_normals(projected, teacher.work.faces),
+        moved=None if subject.vertices is None else (subject.vertices - subject.neutral[None])[:, index],
+        albedo=None if subject.albedo is None else subject.albedo[index],
+        expression=subject.expression,
+    )
+
+
+def _projected_by_landmarks(subject: Subject, teacher: Teacher, crop, size: int):
+    points = to_crop(subject.landmarks, crop)
+    embedding = teacher.head.landmarks_dense
+
+    def one(vertices, detected):
+        model = landmark_positions(embedding, vertices)
+        pose = landmark_pose(model, detected[None], embedding.weight[None], size)[0]
+        return project(vertices[teacher.index], pose)
+
+    return jax.vmap(one)(subject.vertices, points)
+
+
+def subject_loss(
+    params: dict, teacher: Teacher, subject: Subject, weights: LossWeights, energies: EnergyWeights, config: TrainConfig
+) -> tuple[jax.Array, dict]:
+    """The loss of one subject.
+
+    Args:
+      params: of all networks, of as many stages as `config.model` has.
+      teacher: of the head.
+      subject: with its truth.
+      weights: of the losses.
+      energies: the solver's own settings.
+      config: static.
+
+    Returns:
+      loss: ().
+      measures: name -> (), each loss before its weight, and 'error' (stages + 1,) mm: mean distance of the neutral to
+        the truth after a similarity, first the mean head's, then after every stage.
+    """
+    evidence, pose, crop = evidence_of(subject, teacher.head, config.model)
+    target = target_of(subject, teacher, crop, evidence)
+    task = {"fit": fit_losses, "pose": pose_losses}[check_choice("task", config.task, TASKS)]
+    terms, errors = task(params, teacher, evidence, pose, target, energies, config.model)
+    loss = sum(getattr(weights, name) * value for name, value in terms.items())
+    return loss, {**terms, "error": errors}
+
+
+def fit_losses(params, teacher: Teacher, evidence: Observed, pose, target: Target, energies, model: LearnedConfig):
+    """Losses over the whole trajectory, by name, and the neutral's errors; see `subject_loss`."""
+    regressed = bool(model.networks.pose_blocks)
+    _, trace = solve_learned(params, teacher.head, evidence, energies, model, first_pose=None if regressed else pose)
+    after = {
+        name: jnp.concatenate([trace["steps"][name][:, 1:], trace["stages"][name][:, None]], 1)
+        for name in ("projected", "seen")
+    }  # (stages, steps, V, ...) after each step
+    terms = posed_losses(after, evidence, target, teacher, model)
+    terms |= stage_losses(trace["stages"], evidence, target, teacher, model)
+    if target.expression is not None and (model.networks.named_codes or model.linear_rig):
+        codes = trace["steps"]["x"].expression[:, -1]
+        gap = (codes - target.expression[None, :, : codes.shape[-1]]) ** 2
+        terms["code"] = jnp.sum(masked_mean(gap, evidence.view_mask[None, :, None], (1, 2)))
+    return terms, neutral_errors(trace["stages"]["neutral"], target, teacher.work)
+
+
+def posed_losses(after: dict, evidence: Observed, target: Target, teacher: Teacher, model: LearnedConfig) -> dict:
+    """The published losses of posed meshes, summed over stages and steps, means over the views that count."""
+    if target.projected is None:
+        return {}
+    size = evidence.photo.shape[1]
+    to_reference = (REFERENCE_SIZE / size) ** 2
+    work, mask = teacher.work, target.mask
+    dense = uses_dense(work, model)
+
+    def view(vertices, seen, truth, normals, detected):
+        aligned = losses.align(vertices, truth, mask)
+        terms = {
+            "depth": to_reference * losses.depth_loss(vertices, truth, mask),
+            "dense": to_reference * losses.dense_loss(aligned, truth, mask),
+            "normal": losses.normal_loss(aligned, normals, work.faces, mask),
+            "edge": losses.edge_loss(vertices, truth, teacher.edges, mask),
+        }
+        if not dense:
+            points = losses.landmark68_loss(to_image(vertices, size, size), seen, mask, detected, work.landmarks68)
+            terms["landmark"] = to_reference * points
+        return terms
+
+    def step(projected, seen):
+        return jax.vmap(view)(projected, seen, target.projected, target.normals, evidence.landmarks)
+
+    terms = jax.lax.map(jax.checkpoint(lambda x: jax.vmap(step)(*x)), (after["projected"], after["seen"]))
+    return {name: jnp.sum(masked_mean(value, evidence.view_mask, -1)) for name, value in terms.items()}
+
+
+def stage_losses(ends: dict, evidence: Observed, target: Target, teacher: Teacher, model: LearnedConfig) -> dict:
+    """Our losses of every stage's rig, summed over stages."""
+    work, mask, views = teacher.work, target.mask, evidence.view_mask
+    both = views[:, None] * mask[None]
+
+    def stage(end):
+        neutral = end["neutral"] * work.unit_mm
+        terms = {"neutral": losses.dense_loss(losses.align(neutral, target.neutral, mask), target.neutral, mask)}
+        if target.moved is not None:
+            moved = end["vertices"] * work.unit_mm - neutral[None]
+            terms["expression"] = masked_mean(jnp.sum((moved - target.moved) ** 2, -1), both)
+        if target.albedo is not None and model.linear_colour:
+            theirs, ours = (jnp.log(jnp.maximum(x, MIN_ALBEDO)) for x in (target.albedo[None], end["albedo"]))
+            ratio = ours - theirs
+            ratio = ratio - masked_mean(ratio, both[..., None])
+            terms["albedo"] = masked_mean(jnp.abs(ratio), both[..., None])
+        visible = both * end["seen"]
+        terms["photometric"] = masked_mean(jnp.abs(end["rendered"] - end["observed"]), visible[..., None])
+        if uses_dense(work, model):
+            gap = jnp.sum((end["landmarks"] - evidence.landmarks) ** 2, -1)
+            size = evidence.photo.shape[1]
+            terms["landmark"] = (REFERENCE_SIZE / size) ** 2 * masked_mean(gap, evidence.weight * views[:, None])
+        return terms
+
+    terms = jax.vmap(stage)({name: ends[name] for name in STAGE_FIELDS})
+    return {name: jnp.sum(value) for name, value in terms.items()}
+
+
+STAGE_FIELDS = ("neutral", "vertices", "albedo", "seen", "rendered", "observed", "landmarks")
+
+
+def neutral_errors(neutrals, target: Target, work: HeadModel) -> jax.Array:
+    """(stages + 1,) mm: mean distance to the true neutral after a similarity, of the mean head and of (S, P, 3)."""
+
+    def error(neutral):
+        aligned = losses.align(neutral * work.unit_mm, target.neutral, target.mask)
+        return masked_mean(jnp.linalg.norm(aligned - target.neutral, axis=-1), target.mask)
+
+    return jax.lax.stop_gradient(jax.vmap(error)(jnp.concatenate([work.mean[None], neutrals])))
+
+
+def pose_losses(params, teacher: Teacher, evidence: Observed, pose, target: Target, energies, model: LearnedConfig):
+    """The pose regressor's loss, by name: the mean head at the regressed pose against the truth, up to depth."""
+    del pose, energies
+    work, size = teacher.work, evidence.photo.shape[1]
+    regressed = regress_pose(params, normalize_images(evidence.photo), model.networks)
+    regressed = normalized_to_pose(regressed, work.unit_mm, size)
+    inverse_distance = jnp.full(regressed.shape[0], model.inverse_distance * work.unit_mm)
+    posed = project(work.mean, regressed, inverse_distance)
+    loss = jax.vmap(losses.depth_loss, (0, 0, None))(posed, target.projected, target.mask)
+    loss = (REFERENCE_SIZE / size) ** 2 * masked_mean(loss, evidence.view_mask)
+    return {"depth": loss}, neutral_errors(jnp.zeros((0, *work.mean.shape)), target, work)
