@@ -1,0 +1,206 @@
+"""A training run from its settings to its weights: `train` is the table of contents."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from facerig_jax.config import EnergyWeights
+from facerig_jax.data.subjects import VALIDATION_SEED, Source, Subject
+from facerig_jax.export.files import atomic_write
+from facerig_jax.networks.weights import read_weights, write_weights
+from facerig_jax.training.checkpoints import Checkpoints
+from facerig_jax.training.config import TrainConfig
+from facerig_jax.training.objective import make_teacher, subject_loss
+from facerig_jax.training.records import DONE, WEIGHTS, Records, open_workdir
+from facerig_jax.training.update import MAX_SKIPPED, TrainState, init_state, make_mesh, make_update, replicated, spread
+from facerig_jax.types import HeadModel
+
+
+class Stopped(Exception):
+    """The run was told to stop; its state is saved, and the same call goes on from it."""
+
+
+def train(
+    config: TrainConfig,
+    workdir,
+    head: HeadModel,
+    source: Source,
+    validation: Source | None = None,
+    *,
+    say: Callable[[str], None] = print,
+    show: Callable[[int, dict], None] | None = None,
+) -> TrainState:
+    """Trains, or goes on training, in a folder.
+
+    Args:
+      config: settings; see `records.open_workdir` for what may change when a run is resumed.
+      workdir: folder for config.json, metrics.jsonl, tensorboard/, checkpoints/, weights.npz and DONE.
+      head: morphable head, its triangles given as numbers.
+      source: subjects to train on.
+      validation: subjects to measure on, all of them.
+      say: takes sentences worth reading.
+      show: takes the number of updates and their record after every logged update.
+
+    Returns:
+      TrainState after the last update.
+
+    Raises:
+      ValueError: settings that do not fit each other or the folder.
+      Stopped: on SIGTERM, after saving.
+      FloatingPointError: too many updates in a row were not finite.
+    """
+    mesh = make_mesh()
+    check_batch(config, mesh)
+    folder = Path(workdir)
+    if jax.process_index() == 0:
+        open_workdir(folder, config)
+    with Checkpoints(folder / "checkpoints", config.keep) as checkpoints, _stop_signal() as stop:
+        state = init_state(config, mesh, _first_params(config))
+        state = checkpoints.restore(state, say) or state
+        begun = int(state.step)
+        say(f"{config.name}: from update {begun} of {config.steps} on {mesh.size} devices, {source.name}.")
+        records = Records(folder, begun, jax.process_index() == 0)
+        state = _run(config, mesh, head, source, validation, state, checkpoints, records, stop, say, show)
+        checkpoints.save(state, wait=True)
+    if jax.process_index() == 0:
+        _write_result(folder, config, state)
+    records.finish(f"{config.steps} updates")
+    return state
+
+
+def check_batch(config: TrainConfig, mesh: Mesh) -> None:
+    """Refuses a batch that cannot be spread evenly."""
+    share = config.batch // mesh.size
+    if config.batch % mesh.size or share % min(config.microbatch, max(share, 1)):
+        raise ValueError(
+            f"batch: {config.batch} subjects cannot be spread over {mesh.size} devices in parts of {config.microbatch}."
+        )
+
+
+def is_done(workdir) -> bool:
+    """Whether the run in a folder is complete."""
+    return (Path(workdir) / DONE).is_file()
+
+
+def _first_params(config: TrainConfig) -> dict | None:
+    if not config.init:
+        return None
+    params, model = read_weights(config.init)
+    if model.networks != config.model.networks:
+        raise ValueError(f"init: the networks in {config.init} have other sizes than model.networks.")
+    return params
+
+
+def _run(config, mesh, head, source, validation, state, checkpoints, records, stop, say, show):
+    """The updates from the state's to the last one."""
+    teacher = jax.device_put(make_teacher(head, config.model), replicated(mesh))
+    weights = jax.device_put(jax.tree.map(jnp.float32, config.losses), replicated(mesh))
+    update, stages = None, None
+    begun = int(state.step)
+    for step in range(begun, config.steps):
+        if config.stages_at(step) != stages:
+            stages = config.stages_at(step)
+            say(f"Update {step}: training {stages} of {config.model.stages} stages (compiling).")
+            update = make_update(config, stages, mesh)
+        start = time.perf_counter()
+        batch = jax.block_until_ready(make_batch(source, config, step, mesh))
+        made = time.perf_counter()
+        state, measures = update(state, teacher, batch, weights)
+        done, last = step + 1, step + 1 == config.steps
+        if last or _due(done, config.log_every) or done == begun + 1:
+            measures = jax.device_get(measures)
+            seconds = {"data_s": round(made - start, 4), "update_s": round(time.perf_counter() - made, 4)}
+            record = records.write(done, {**measures, **seconds})
+            if show:
+                show(done, record)
+            if measures["skipped"] > 0 and measures["skipped"] % MAX_SKIPPED == 0:
+                raise FloatingPointError(
+                    f"{MAX_SKIPPED} updates up to {done} were not finite: lower the learning rate."
+                )
+        if validation is not None and (last or _due(done, config.validate_every)):
+            record = records.write(done, validate(state.average, teacher, validation, config))
+            if show:
+                show(done, record)
+        if stop() or _due(done, config.save_every):
+            checkpoints.save(state, wait=stop())
+        if stop():
+            raise Stopped(f"Stopped after update {done} of {config.steps}; the same command goes on from there.")
+    return state
+
+
+def _due(step: int, every: int) -> bool:
+    return bool(every) and step % every == 0
+
+
+def make_batch(source: Source, config: TrainConfig, step: int, mesh: Mesh) -> Subject:
+    """The subjects of an update, a function of its number alone, each process making its share.
+
+    Returns:
+      Subject with a leading axis of config.batch, spread over the mesh.
+    """
+    numbers = batch_numbers(len(source), config.batch, config.data.seed, step)
+    share = config.batch // jax.process_count()
+    mine = numbers[jax.process_index() * share : (jax.process_index() + 1) * share]
+    subjects = [jax.tree.map(np.asarray, source(int(number))) for number in mine]
+    local = jax.tree.map(lambda *leaves: np.stack(leaves), *subjects)
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(spread(mesh), leaf), local)
+
+
+def batch_numbers(length: int, batch: int, seed: int, step: int) -> np.ndarray:
+    """(batch,) which subjects an update sees: in order from an endless source, shuffled anew each epoch from another."""
+    places = np.arange(step * batch, (step + 1) * batch)
+    if length > 10**8:
+        return places % length
+    orders = {e: np.random.default_rng((seed, e)).permutation(length) for e in np.unique(places // length).tolist()}
+    return np.array([orders[place // length][place % length] for place in places.tolist()])
+
+
+def validate(params: dict, teacher, source: Source, config: TrainConfig) -> dict:
+    """Mean losses and errors over all subjects of a source, by name with 'validation_' before it."""
+    measures = [
+        jax.device_get(_measure(params, teacher, source(number), config.losses, config))
+        for number in range(len(source))
+    ]
+    return {f"validation_{name}": np.mean([m[name] for m in measures], 0) for name in measures[0]}
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _measure(params, teacher, subject, weights, config: TrainConfig) -> dict:
+    energies = EnergyWeights(*(jnp.float32(x) for x in config.energies))
+    loss, measures = subject_loss(params, teacher, subject, weights, energies, config)
+    return {"loss": loss, **measures}
+
+
+def _write_result(folder: Path, config: TrainConfig, state: TrainState) -> None:
+    notes = {"name": config.name, "updates": int(state.step), "subjects": int(state.step) * config.batch}
+    params = jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), state.average)
+    with atomic_write(folder / WEIGHTS) as file:
+        write_weights(file, params, config.model, notes)
+
+
+class _stop_signal:
+    """A context in which SIGTERM only sets a mark: `stop()` says whether it came."""
+
+    def __enter__(self):
+        self._came = False
+        try:
+            self._before = signal.signal(signal.SIGTERM, self._mark)
+        except ValueError:  # not the main thread
+            self._before = None
+        return lambda: self._came
+
+    def _mark(self, *_):
+        self._came = True
+
+    def __exit__(self, *_):
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
