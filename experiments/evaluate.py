@@ -1,12 +1,19 @@
 """Tables of how good the fit is.
 
+    python -m experiments.evaluate --what=methods --out=DIR --count=100  # all methods, all protocols, CSV and plots
+                                                  [--weights=FILE,...] [--renderer=train] [--views=4]
+    python -m experiments.evaluate --subjects=DIR --out=DIR2       # the same on scanned people
+    python -m experiments.evaluate --what=tune --method=adam       # a baseline's numbers, on the validation split
     python -m experiments.evaluate --what=synthetic --count=50     # true vertex error, V = 1, 2, 4, 8
     python -m experiments.evaluate --what=subjects --subjects=DIR  # NoW-style error; a folder of view_*, neutral.ply,
                                                                    # points7.txt per subject
     python -m experiments.evaluate --what=photos --images=DIR      # reprojection, also on held-out points
     python -m experiments.evaluate --what=camera                   # the inverse distance against the truth
 
-Printed as plain tables, and as CSV with --csv=FILE.
+    # a folder of people: DIR/<subject>/view_*.{jpg,png}, neutral.ply (mm), points7.txt (order of the NoW protocol)
+
+Printed as plain tables, and as CSV with --csv=FILE; --what=methods writes its files into --out, and goes on where an
+earlier run with the same settings stopped.
 """
 
 import csv
@@ -21,37 +28,59 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import cli
+from experiments import cli, compare
 from facerig_jax import fit_rig, load
 from facerig_jax.data.photos import read_photos
-from facerig_jax.data.synthetic import HARD, Subject, SubjectConfig, make_subject
+from facerig_jax.data.subjects import HELD_OUT_SEED, Subject
+from facerig_jax.data.synthetic import HARD, SubjectConfig, make_subject
 from facerig_jax.detect import detect
 from facerig_jax.detect.landmarks import LANDMARKS68
-from facerig_jax.evaluate.now import now_distances
+from facerig_jax.evaluate import tuned
+from facerig_jax.evaluate.now import POINTS7, now_distances
 from facerig_jax.evaluate.reprojection import dense_points
-from facerig_jax.evaluate.vertex import bootstrap_interval, vertex_error
+from facerig_jax.evaluate.statistics import bootstrap_interval
+from facerig_jax.evaluate.vertex import vertex_error
 from facerig_jax.export.mesh_files import submesh
 from facerig_jax.geometry.camera import project, to_image
 from facerig_jax.geometry.crop import to_crop
 from facerig_jax.head.model import landmark_positions
 
-_WHAT = flags.DEFINE_enum("what", "synthetic", ["synthetic", "subjects", "photos", "camera"], "Which table.")
+TABLES = ("methods", "tune", "synthetic", "subjects", "photos", "camera")
+_WHAT = flags.DEFINE_enum("what", None, TABLES, "Which table; default synthetic, with --subjects and --out methods.")
 _COUNT = flags.DEFINE_integer("count", 50, "Synthetic subjects per row.", lower_bound=1)
 _SUBJECTS = flags.DEFINE_string("subjects", None, "Folder of subject folders.")
 _IMAGES = flags.DEFINE_string("images", "docs/photos", "Folder of photos of one person.")
-_VIEWS = flags.DEFINE_integer("views", 4, "Photos per subject with --what=subjects.", lower_bound=1)
+_VIEWS = flags.DEFINE_integer("views", 4, "Photos per subject with --what=subjects or methods.", lower_bound=1)
 _CSV = flags.DEFINE_string("csv", None, "Also write the rows to this file.")
+# Of --what=methods and tune; read in experiments.compare.
+flags.DEFINE_string("out", None, "Folder for the files of --what=methods.")
+flags.DEFINE_list("weights", [], "Files of trained weights, a row each.")
+flags.DEFINE_boolean("allow_untrained", False, "Rows with random weights where none are given.")
+flags.DEFINE_string("renderer", "hard", "Synthetic subjects: plain, hard, train, ... (presets of data.synthetic).")
+flags.DEFINE_enum("landmarks", "detector", ["detector", "subject"], "Found on the photos, or the subject's own.")
+flags.DEFINE_list("curve", ["1", "2", "4", "8"], "Numbers of photos for the error over their number; empty: none.")
+flags.DEFINE_integer("curve_count", 20, "Subjects of that curve.", lower_bound=0)
+flags.DEFINE_boolean("scan_protocols", True, "Also NoW, FG2018 and point-to-plane: seconds per subject and method.")
+flags.DEFINE_enum("method", "adam", list(tuned.TUNED), "Which baseline --what=tune tunes.")
+flags.DEFINE_integer("trials", 24, "Trials of --what=tune.", lower_bound=1)
+flags.DEFINE_integer("time_steps", 60, "Adam's steps at equal time, for --what=tune --method=adam_time.")
 
 # Synthetic subjects of the figures; calibration and training draw from other seeds.
-SEED = 1_000_000
-# The seven points of NoW among the 68: eye corners (right outer, right inner, left inner, left outer), nose, mouth.
-POINTS7 = (36, 39, 42, 45, 33, 48, 54)
+SEED = HELD_OUT_SEED
 HELD_OUT = 5  # every fifth trusted point
 
 
 def main() -> None:
     """One table."""
-    table = {"synthetic": synthetic, "subjects": subjects, "photos": photos, "camera": camera}[_WHAT.value]
+    what = _WHAT.value or ("methods" if _SUBJECTS.value and flags.FLAGS.out else "synthetic")
+    if what in ("methods", "tune"):
+        (compare.compare if what == "methods" else compare.tune)(flags.FLAGS)
+        return
+    print_table({"synthetic": synthetic, "subjects": subjects, "photos": photos, "camera": camera}[what])
+
+
+def print_table(table) -> None:
+    """Prints a table row by row, and writes it where --csv says."""
     rows = []
     for row in table():
         if not rows:

@@ -1,5 +1,7 @@
 """Exact closest points on triangle meshes, through libigl (the only file that imports it)."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 
@@ -19,16 +21,25 @@ def closest_points(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray):
     Raises:
       ImportError: libigl is missing.
     """
+    return closest_on(vertices, faces)(points)
+
+
+def closest_on(vertices: np.ndarray, faces: np.ndarray) -> Callable:
+    """`closest_points` for one surface that is asked many times: its search tree is built once."""
     try:
         import igl
     except ImportError as error:
         raise ImportError("Surface distances need libigl: pip install 'facerig_jax[test]'.") from error
-    squared, triangle, closest = igl.point_mesh_squared_distance(
-        np.ascontiguousarray(points, np.float64),
-        np.ascontiguousarray(vertices, np.float64),
-        np.ascontiguousarray(faces, np.int64),
-    )
-    return np.sqrt(np.maximum(squared, 0)), closest, triangle
+    vertices, faces = np.ascontiguousarray(vertices, np.float64), np.ascontiguousarray(faces, np.int64)
+    tree = igl.AABB()
+    tree.init(vertices, faces)
+
+    def query(points: np.ndarray):
+        points = np.ascontiguousarray(points, np.float64)
+        squared, triangle, closest = tree.squared_distance(vertices, faces, points)
+        return np.sqrt(np.maximum(squared, 0)), closest, triangle
+
+    return query
 
 
 def triangle_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

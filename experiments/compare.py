@@ -1,0 +1,246 @@
+"""`experiments.evaluate --what=methods` and `--what=tune`: all methods in one table, and the baselines' numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import cli
+from facerig_jax import load
+from facerig_jax.checks import check_choice
+from facerig_jax.config import BASE, LearnedConfig
+from facerig_jax.data import synthetic
+from facerig_jax.data.photos import pad_to_bucket, read_photos
+from facerig_jax.data.subjects import HELD_OUT_SEED, Subject
+from facerig_jax.data.synthetic import SubjectConfig, make_subject
+from facerig_jax.evaluate import methods, report, tuned
+from facerig_jax.evaluate.estimate import Photos, errors
+from facerig_jax.evaluate.results import comparisons, open_results, summary, write_csv, write_settings
+from facerig_jax.evaluate.scans import Scan
+from facerig_jax.evaluate.study import Plan, Sample, find_faces, first_views, photos_of, run_study, say
+from facerig_jax.networks.model import init_params
+
+PHOTO_SIDE = 1024  # of scanned people's photos, padded: one size, so that nothing is compiled twice
+MAX_TIME_STEPS = 1000
+
+
+def renderers() -> dict[str, SubjectConfig]:
+    """The generator's settings by name: 'plain' the defaults, and every preset of data.synthetic in lower case."""
+    presets = {name.lower(): value for name, value in vars(synthetic).items() if isinstance(value, SubjectConfig)}
+    return {"plain": SubjectConfig(), **presets}
+
+
+def compare(options) -> None:
+    """The table of all methods.
+
+    Args:
+      options: the flags, see experiments.evaluate.
+    """
+    if not options.out:
+        raise cli.UserError("--what=methods needs --out=DIR for its tables and plots.")
+    params, head = load()
+    head = jax.tree.map(jnp.asarray, head)
+    given = [read_method(path) for path in options.weights]
+    if options.subjects:
+        folders = subject_folders(options.subjects)
+        total, draw = len(folders), lambda: folder_samples(folders, params["detector"], options.views)
+    else:
+        total, draw = options.count, lambda: synthetic_samples(head, params["detector"], options, max_views(options))
+    # Weights' networks give the baselines the same feature energy; without any they do without it.
+    learned = next(((p, c) for _, p, c, _ in given if c.update == "learned"), None)
+    config, weights = (learned[1], learned[0]) if learned else (BASE, None)
+    record = settings_record(options, given)
+    results, record = open_results(options.out, record)
+    if record["adam_time_steps"] is None:
+        record["adam_time_steps"] = steps_in_time(head, next(iter(draw())), config, weights, options.views)
+    write_settings(options.out, record)
+    settings = methods.default_settings(config, weights, time_steps=record["adam_time_steps"])
+    rows = methods.baselines(head, tuned.TUNED, settings)
+    rows += [methods.trained(head, name, p, c) for name, p, c, _ in given]
+    for kind in ("learned", "regression"):
+        if options.allow_untrained and not any(c.update == kind for _, _, c, _ in given):
+            rows.append(untrained(head, kind))
+    for kind, name in methods.KINDS.items():
+        if kind != "fixed" and not any(row.name.startswith(name) for row in rows):
+            print(f"{name}: left out, no --weights with update={kind!r} given.")
+    curve = tuple(int(v) for v in options.curve) if not options.subjects else ()
+    plan = Plan(options.views, curve, options.curve_count, options.scan_protocols)
+    run_study(head, rows, draw(), results, plan, total)
+    finish(results, plan, record["adam_time_steps"])
+
+
+def finish(results, plan: Plan, time_steps: int) -> None:
+    """Summary files, table and plots."""
+    write_csv(results.folder / "summary.csv", summary(results, plan.views))
+    write_csv(results.folder / "differences.csv", comparisons(results, plan.views))
+    for line in report.table(results, plan.views):
+        print(line)
+    print(f"Adam, equal time: {time_steps} steps.")
+    for line in report.draw_plots(results, plan):
+        print(line)
+    rows = [{"method": method} | row for method, entries in results.groups.items() for row in entries]
+    if rows:
+        write_csv(results.folder / "groups.csv", rows)
+    print(f"Files in {results.folder}: results.csv, views.csv, summary.csv, differences.csv, *.png.")
+
+
+def settings_record(options, given) -> dict:
+    """What the folder's results depend on."""
+    return {
+        "renderer": "folder" if options.subjects else options.renderer,
+        "subject": None if options.subjects else dataclasses.asdict(renderers()[renderer_name(options)]),
+        "subjects": str(Path(options.subjects).resolve()) if options.subjects else "",
+        "seed": HELD_OUT_SEED,
+        "views": options.views,
+        "drawn": max_views(options),
+        "landmarks": options.landmarks,
+        "weights": {path: digest for (_, _, _, digest), path in zip(given, options.weights, strict=True)},
+        "tuned": tuned.TUNED,
+        "adam_time_steps": None,
+    }
+
+
+def renderer_name(options) -> str:
+    """The generator's settings asked for; refuses a name that it does not have."""
+    return check_choice("--renderer", options.renderer, renderers())
+
+
+def max_views(options) -> int:
+    """Photos drawn per synthetic subject."""
+    return max(options.views, *(int(v) for v in options.curve)) if options.curve else options.views
+
+
+def read_method(path: str) -> tuple[str, dict, LearnedConfig, str]:
+    """Weights of the learned solver: what to add to its name, parameters, settings, and the file's checksum."""
+    from facerig_jax.networks.weights import read_weights
+
+    params, config = read_weights(path)
+    name = Path(path).stem
+    return f" ({name})", params, config, hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def untrained(head, update: str) -> methods.Method:
+    """A row with random weights, which says so."""
+    config = dataclasses.replace(BASE, update=update)
+    return methods.trained(head, ", untrained", init_params(jax.random.key(0), config), config)
+
+
+# Subjects
+
+
+def synthetic_samples(head, detector, options, views: int, seed: int = HELD_OUT_SEED) -> Iterator[Sample]:
+    """Synthetic subjects with so many views, drawn one at a time; held out unless `seed` says otherwise."""
+    config = dataclasses.replace(renderers()[renderer_name(options)], n_views=views)
+    draw = jax.jit(make_subject, static_argnames="config")
+    for index in range(options.count):
+        drawn = draw(head, seed, index, config)
+        subject = Subject(**{field.name: getattr(drawn, field.name) for field in dataclasses.fields(drawn)})
+        photos = photos_of(subject, detector if options.landmarks == "detector" else None)
+        missed = int((np.asarray(photos.view_mask) == 0).sum())
+        if missed:
+            print(f"\nsubject {index}: no face found in {missed} photos, which do not count.", file=sys.stderr)
+        yield Sample(f"{seed}_{index:05d}", photos, subject)
+
+
+def subject_folders(root: str) -> list[Path]:
+    """The folders of a folder of subjects that hold a scan, its points and photos."""
+    path = Path(root)
+    found = sorted(p.parent for p in path.glob("*/neutral.ply")) if path.is_dir() else []
+    found = [folder for folder in found if (folder / "points7.txt").is_file() and photo_files(folder)]
+    if not found:
+        raise cli.UserError(f"--subjects={root} holds no <subject>/ with view_*.jpg, neutral.ply and points7.txt.")
+    return found
+
+
+def photo_files(folder: Path) -> list[Path]:
+    """The photos of one subject, in order."""
+    return sorted(path for suffix in ("jpg", "jpeg", "png") for path in folder.glob(f"view_*.{suffix}"))
+
+
+def folder_samples(folders: list[Path], detector, views: int) -> Iterator[Sample]:
+    """Scanned people; missing photos are padded with black ones that do not count."""
+    import trimesh
+
+    for folder in folders:
+        photos = read_photos(photo_files(folder)[:views], PHOTO_SIDE)
+        images, size = pad_to_bucket(photos, (PHOTO_SIDE,))
+        extra = views - len(images)
+        mask = np.arange(views) < len(images)
+        images = np.concatenate([images, np.zeros((extra, *images.shape[1:]), np.uint8)])
+        size = np.concatenate([size, np.full((extra, 2), PHOTO_SIDE, np.int32)])
+        landmarks, found = find_faces(detector, jnp.asarray(images))
+        seen = Photos(jnp.asarray(images), jnp.asarray(size), jnp.asarray(mask * np.asarray(found), float), landmarks)
+        mesh = trimesh.load(folder / "neutral.ply", process=False)
+        scan = Scan(np.asarray(mesh.vertices, np.float64), np.loadtxt(folder / "points7.txt"))
+        yield Sample(folder.name, seen, scan=scan)
+
+
+# Equal time
+
+
+def steps_in_time(head, sample: Sample, config: LearnedConfig, params: dict | None, views: int) -> int:
+    """Adam's steps in the run time of the learned solver, both measured here and now, best of three."""
+    photos = first_views(sample, views).photos
+    settings = methods.default_settings(config, params)
+    full = params if params is not None else init_params(jax.random.key(0), config)
+    numbers = methods.AdamNumbers(**tuned.TUNED["adam_time"])
+
+    def adam(steps):
+        run = methods.run_adam
+        return best_time(lambda: run(settings.params, head, numbers, steps, methods.linear(settings.config), photos))
+
+    say("measuring run times for Adam at equal time")
+    learned = best_time(lambda: methods.run_learned(full, head, config, photos))
+    few, many = adam(methods.SOLVER_STEPS), adam(10 * methods.SOLVER_STEPS)
+    step = max((many - few) / (9 * methods.SOLVER_STEPS), 1e-6)
+    steps = int(np.clip(methods.SOLVER_STEPS + (learned - few) / step, methods.SOLVER_STEPS, MAX_TIME_STEPS))
+    print(f"\nLearned solver {learned:.2f} s, Adam {few:.2f} s for 9 steps, {1e3 * step:.1f} ms a step more: {steps}.")
+    return steps
+
+
+def best_time(function: Callable, repeats: int = 3) -> float:
+    """Seconds of the fastest of some calls, after one that compiles."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        jax.block_until_ready(function())
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+# Tuning
+
+
+def tune(options) -> None:
+    """Searches one baseline's numbers on the validation split and prints them as an entry of `tuned.TUNED`."""
+    name = check_choice("--method", options.method, tuned.TUNED)
+    params, head = load()
+    head = jax.tree.map(jnp.asarray, head)
+    samples = list(synthetic_samples(head, params["detector"], options, options.views, tuned.VALIDATION_SEED))
+    settings = methods.default_settings(time_steps=options.time_steps)
+    place = list(tuned.TUNED).index(name)
+
+    def objective(numbers):
+        entry = {**tuned.TUNED, name: numbers}
+        method = methods.baselines(head, entry, settings)[2 + place]
+        return np.mean([score(head, sample, method) for sample in samples])
+
+    best, error = tuned.search(
+        objective, tuned.TUNED[name], options.trials, say=lambda line: print(line, file=sys.stderr)
+    )
+    print(f'    "{name}": {{' + ", ".join(f'"{key}": {value:.4g}' for key, value in best.items()) + "},")
+    print(f"mean of neutral and posed error: {error:.4f} mm")
+
+
+def score(head, sample: Sample, method: methods.Method) -> float:
+    """Mean of the neutral's and the posed meshes' true vertex error, mm."""
+    found = errors(head, sample.truth, sample.photos, method.run(sample.photos))
+    return 0.5 * float(found["vertex"] + jnp.mean(found["posed"]))

@@ -1,0 +1,147 @@
+"""A baseline for the learned solver: Adam on the same energies and unknowns, with a linear rig."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from facerig_jax.config import EnergyWeights, LearnedConfig
+from facerig_jax.energies.table import Observed, measure
+from facerig_jax.geometry.camera import to_image
+from facerig_jax.geometry.visibility import visible
+from facerig_jax.numerics import HIGHEST
+from facerig_jax.rig.decode import DecodedRig, mean_rig, working_albedo
+from facerig_jax.solve.learned import Problem, begin, light_views, place
+from facerig_jax.types import HeadModel
+
+# Visibility and light are brought up to date, and the identity recorded, PARTS times in each stage.
+STAGES, PARTS = 3, 3
+
+
+@struct.dataclass
+class AdamNumbers:
+    """Traced settings, tuned on the validation split (see `tuned`).
+
+    identity, pose, expression, albedo: learning rates of the unknowns.
+    forget:       1 - b1, what Adam's first moment forgets in a step.
+    last:         learning rate at the last step over that at the first, linear in between.
+    identity_prior, expression_prior, albedo_prior: weights of the mean squared coefficients.
+    landmark:     weight of the landmark energy; the others keep those of EnergyWeights.
+    """
+
+    identity: jax.Array | float = 0.3
+    pose: jax.Array | float = 0.03
+    expression: jax.Array | float = 0.05
+    albedo: jax.Array | float = 0.2
+    forget: jax.Array | float = 0.3
+    last: jax.Array | float = 0.3
+    identity_prior: jax.Array | float = 0.03
+    expression_prior: jax.Array | float = 0.1
+    albedo_prior: jax.Array | float = 0.001
+    landmark: jax.Array | float = 0.025
+
+
+@struct.dataclass
+class Codes:
+    """The unknowns: identity (I',), albedo (A',), pose (V, 6) normalised, expression (V, M)."""
+
+    identity: jax.Array
+    albedo: jax.Array
+    pose: jax.Array
+    expression: jax.Array
+
+
+def solve_adam(
+    params: dict,
+    head: HeadModel,
+    observed: Observed,
+    numbers: AdamNumbers,
+    n_steps: int | jax.Array,
+    config: LearnedConfig,
+    *,
+    first_pose: jax.Array | None = None,
+) -> tuple[Codes, jax.Array]:
+    """Fits a linear rig.
+
+    Args:
+      params: all networks' parameters, for the feature energy; unused where `config.energies` leaves it out.
+      head: morphable head.
+      observed: crops and landmarks of V views.
+      numbers: traced settings.
+      n_steps: how many in all; may be traced. Features go from coarse to fine, a third of the steps each.
+      config: static settings of the learned solver, with `linear_rig`.
+      first_pose: (V, 6) normalised; default: from the pose regressor.
+
+    Returns:
+      Codes at the end, and the identity (9, I') after each ninth of the steps.
+    """
+    weights = EnergyWeights(landmark=numbers.landmark)
+    problem, state = begin(params, head, observed, weights, config, first_pose=first_pose)
+    sizes = config.networks
+    dtype = state.pose.dtype
+    x = Codes(
+        identity=jnp.zeros(min(sizes.identity_code, head.identity_basis.shape[0]), dtype),
+        albedo=jnp.zeros(min(sizes.albedo_code, head.albedo_basis.shape[0]), dtype),
+        pose=state.pose,
+        expression=state.expression,
+    )
+    rates = Codes(numbers.identity, numbers.albedo, numbers.pose, numbers.expression)
+    optimiser = optax.scale_by_adam(b1=1 - numbers.forget, b2=0.99)
+
+    def posed_at(x: Codes):
+        return place(problem, rig_at(x, problem, config), 0, x.pose, x.expression, config)
+
+    def run_part(stage, carry, number):
+        x, moments, light, seen = carry
+
+        def energy(x: Codes):
+            features = problem.pyramids.energy[stage]
+            measured = measure(posed_at(x), light, seen, features, observed, problem.head, weights, config)
+            return measured.total + prior(x, numbers)
+
+        def step(i, inner):
+            x, moments = inner
+            share = 1 - (1 - numbers.last) * i / n_steps
+            update, moments = optimiser.update(jax.grad(energy)(x), moments)
+            return jax.tree.map(lambda a, rate, u: a - rate * share * u, x, rates, update), moments
+
+        first, last = (k * n_steps // (STAGES * PARTS) for k in (number, number + 1))
+        x, moments = jax.lax.fori_loop(first, last, step, (x, moments))
+        posed = posed_at(x)
+        size = observed.photo.shape[1]
+        seen = visible(to_image(posed.projected, size, size), problem.head.faces, size)
+        return (x, moments, light_views(problem, posed, seen, light), seen), x.identity
+
+    carry, path = (x, optimiser.init(x), state.light, state.seen), []
+    for stage in range(STAGES):
+        numbers_of_parts = np.arange(stage * PARTS, (stage + 1) * PARTS)
+        carry, identities = jax.lax.scan(lambda c, k, stage=stage: run_part(stage, c, k), carry, numbers_of_parts)
+        path.append(identities)
+    return carry[0], jnp.concatenate(path)
+
+
+def rig_at(x: Codes, problem: Problem, config: LearnedConfig) -> DecodedRig:
+    """The linear rig at some codes, on the head that the solver works on."""
+    head = problem.head
+    tone = jnp.zeros(head.albedo_basis.shape[0], x.albedo.dtype).at[: x.albedo.shape[0]].set(x.albedo)
+    return mean_rig(head, config).replace(
+        neutral=neutral_of(head, x.identity), identity=x.identity, albedo=working_albedo(head, tone, config)
+    )
+
+
+def neutral_of(head: HeadModel, identity: jax.Array) -> jax.Array:
+    """Neutrals (..., P, 3), head units, of the first coefficients (..., I') of the identity basis."""
+    moved = jnp.tensordot(identity, jnp.asarray(head.identity_basis)[: identity.shape[-1]], 1, precision=HIGHEST)
+    return jnp.expand_dims(jnp.asarray(head.mean), range(identity.ndim - 1)) + moved
+
+
+def prior(x: Codes, numbers: AdamNumbers) -> jax.Array:
+    """What the learned solver's few steps give for free: a pull towards the mean face, at rest."""
+    return (
+        numbers.identity_prior * jnp.mean(x.identity**2)
+        + numbers.expression_prior * jnp.mean(x.expression**2)
+        + numbers.albedo_prior * jnp.mean(x.albedo**2)
+    )

@@ -1,0 +1,137 @@
+"""What an evaluation shows: the table on the screen, the plots, the worst groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from facerig_jax.evaluate import plots, statistics
+from facerig_jax.evaluate.results import Results, column
+from facerig_jax.evaluate.study import Plan
+
+LABELS = {
+    "vertex": "neutral mm",
+    "vertex_no_scale": "no scale",
+    "posed": "posed mm",
+    "deformation": "deform. mm",
+    "now_median": "NoW median",
+    "now_mean": "NoW mean",
+    "now_metrical_mean": "metr. mean",
+    "fg2018": "FG2018",
+    "plane": "to plane",
+    "nme": "NME %",
+    "photometric": "|dI|",
+    "psnr": "PSNR dB",
+    "seconds": "s",
+}
+
+
+def table(results: Results, views: int) -> Iterator[str]:
+    """The table on the screen: means over subjects, the primary error with its interval."""
+    methods = results.methods(views)
+    rows = {m: results.chosen(m, views) for m in methods}
+    primary = "vertex" if any("vertex" in row for m in methods for row in rows[m]) else "now_mean"
+    shown = [name for name in LABELS if any(name in row for m in methods for row in rows[m])]
+    width = max(len(m) for m in methods) + 2
+    yield f"{'':{width}}" + "".join(f"{LABELS[name]:>12}" for name in shown) + f"{'95 % of ' + LABELS[primary]:>24}"
+    for method in methods:
+        cells = []
+        for name in shown:
+            values = column(rows[method], name)
+            values = values[np.isfinite(values)]
+            value = np.nan if not len(values) else np.median(values) if name == "seconds" else values.mean()
+            if name == "now_median" and len(pooled := results.pooled(method, "now")):
+                value = np.median(pooled)
+            cells.append(f"{100 * value if name == 'nme' else value:12.3f}" if np.isfinite(value) else f"{'-':>12}")
+        spread = statistics.summarise(column(rows[method], primary))
+        failed = int(column(rows[method], "failed").sum())
+        note = f"  ({failed} failed)" if failed else ""
+        yield f"{method:{width}}" + "".join(cells) + f"{spread['low']:14.3f} to {spread['high']:.3f}{note}"
+
+
+def draw_plots(results: Results, plan: Plan) -> list[str]:
+    """Writes the plots that there are numbers for; returns what to say about the worst groups."""
+    views, folder = plan.views, results.folder
+    methods = results.methods(views)
+    rows = {m: results.chosen(m, views) for m in methods}
+    said = []
+    for name, label in (
+        ("vertex", "true vertex error of the neutral, mm"),
+        ("posed", "true vertex error with expression, mm"),
+        ("now_mean", "NoW distance, mm"),
+    ):
+        entries = [{"name": m} | statistics.summarise(column(rows[m], name)) for m in methods]
+        entries = [entry for entry in entries if entry["n"]]
+        if entries:
+            count = entries[0]["n"]
+            plots.bars(folder / f"methods_{name}.png", entries, f"{count} subjects, {views} photos each", label)
+    curve(results, plan)
+    steps(results, rows, views)
+    for method in methods:
+        said += groups_of(results, method, rows[method], views)
+    return said
+
+
+def curve(results: Results, plan: Plan) -> None:
+    """Error over the number of photos, on the subjects that have all of them."""
+    counts = sorted({*plan.curve, plan.views})
+    series = {}
+    for method in results.methods(plan.views):
+        by_count = {v: {r["subject"]: r["vertex"] for r in results.chosen(method, v) if "vertex" in r} for v in counts}
+        common = set.intersection(*(set(found) for found in by_count.values()))
+        if common and len(counts) > 1:
+            series[method] = [
+                {"x": v} | statistics.summarise([by_count[v][subject] for subject in sorted(common)]) for v in counts
+            ]
+    if series:
+        number = next(iter(series.values()))[0]["n"]
+        title = f"Error over the number of photos ({number} subjects)"
+        path = results.folder / "views.png"
+        plots.lines(path, series, title, "true vertex error of the neutral, mm", "photos", ticks=counts)
+
+
+def steps(results: Results, rows: dict[str, list[dict]], views: int) -> None:
+    """Error after each step, from the mean face at 0, for the methods that take a few."""
+    start = statistics.summarise(column(rows.get("mean face", []), "vertex"))
+    series = {}
+    for method, entries in rows.items():
+        names = [name for k in range(1, 100) if any((name := f"step_{k}") in row for row in entries)]
+        if names:
+            first = [{"x": 0} | start] if start["n"] else []
+            series[method] = first + [
+                {"x": k + 1} | statistics.summarise(column(entries, name)) for k, name in enumerate(names)
+            ]
+    if series:
+        plots.lines(
+            results.folder / "steps.png",
+            series,
+            f"Error after each step ({views} photos; Adam at equal time: each ninth of its steps)",
+            "true vertex error of the neutral, mm",
+            "step",
+        )
+
+
+def groups_of(results: Results, method: str, rows: list[dict], views: int) -> list[str]:
+    """Breakdown of one method: the neutral by person and mean yaw; a plot, a table, and the worst group in words."""
+    values = column(rows, "vertex")
+    names = {name: column(rows, name) for name in ("melanin", "sex", "age", "yaw")}
+    found = statistics.groupings(names) if np.isfinite(values).any() else {}
+    if not found:
+        return []
+    entries = statistics.breakdown(values, found)
+    per_view = [r for r in results.views if r["method"] == method and "yaw" in r and "posed" in r]
+    by_view = statistics.groupings({"yaw": column(per_view, "yaw")})
+    extra = statistics.breakdown(column(per_view, "posed"), {f"{k} of the view, posed": v for k, v in by_view.items()})
+    worst, overall = statistics.worst_group(entries), float(np.nanmean(values))
+    slug = "".join(c if c.isalnum() else "_" for c in method).strip("_")
+    title = f"{method}: by group ({views} photos; dashed: all subjects)"
+    path = results.folder / "groups" / f"{slug}.png"
+    plots.groups(path, entries, overall, worst, title, "true vertex error of the neutral, mm")
+    results.groups[method] = entries + extra
+    if worst is None:
+        return []
+    return [
+        f"{method}: worst group is {worst['factor']} = {worst['group']} (n = {worst['n']}): {worst['mean']:.3f} mm "
+        f"[{worst['low']:.3f}, {worst['high']:.3f}], {worst['mean'] / overall - 1:+.0%} of the mean over all"
+    ]
