@@ -52,14 +52,15 @@ def read_mesh(path) -> Mesh:
 
 
 def read_points(path, counts=(7, 68, 468)) -> np.ndarray:
-    """(L, 3) float64 points from a text file with one 'x y z' a line, blanks or commas between.
+    """(L, 3) float64 points from a text file with one 'x y z' a line, blanks or commas between; or 'name x y z'.
 
     Raises:
       InputError: the file is missing, not three numbers a line, or not one of the allowed numbers of lines.
     """
     try:
         lines = Path(path).read_text().replace(",", " ").splitlines()
-        points = np.array([[float(word) for word in line.split()] for line in lines if line.strip()])
+        rows = [line.split() for line in lines if line.strip()]
+        points = np.array([[float(word) for word in (row[1:] if len(row) == 4 else row)] for row in rows])
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None
     except ValueError:

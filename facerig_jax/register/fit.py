@@ -67,7 +67,7 @@ class Matches:
 
 @dataclasses.dataclass(frozen=True)
 class Landmarks:
-    """corners (L, 3) and barycentric (L, 3) on the head, target (L, 3) in the scan frame, deviation (L,) mm; L = 0: none."""
+    """corners, barycentric (L, 3) on the head, target (L, 3) mm in the scan frame, deviation (L,) mm; L may be 0."""
 
     corners: np.ndarray
     barycentric: np.ndarray

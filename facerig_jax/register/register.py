@@ -15,6 +15,7 @@ from facerig_jax.register.scan import Scan, Surface, check_scan, prepare, vertex
 from facerig_jax.types import HeadModel
 
 SKIN, EYEBALLS = 0, 1
+STATISTICS = ("mean_mm", "p95_mm", "known_share", "code_rms", "smooth_rms")
 # Landmarks that miss a rigidly placed mean face by more than this (mm rms) are in another order, or no face's.
 MAX_POINT_MISS = 15.0
 # A blendshape weight is drawn from N(0, this^2) where expressions take part.
@@ -120,7 +121,7 @@ def register_scan(
 
 
 def make_model(head: HeadModel, smooth: SmoothConfig, neutral: Registration | None) -> Model:
-    """Mean and identity modes, or a person's neutral face and expressions; with smooth modes that keep eyeballs round."""
+    """Mean and identity modes, or a person's neutral and expressions; plus smooth modes that keep eyeballs round."""
     mean = head.unit_mm * np.asarray(head.mean, np.float64)
     face, part = np.asarray(head.face_mask) > 0.5, np.asarray(head.part)
     fields = smooth_modes(mean, face & (part == SKIN), smooth)
@@ -181,10 +182,7 @@ def _add_detail(head, model, state, surface: Surface, region, config: RegisterCo
 def _statistics(distance, known, region, state: State) -> dict[str, float]:
     """Distances of the known vertices to the scan (mm), the share of the face that is known, the size of the codes."""
     seen = distance[known > 0]
-    return {
-        "mean_mm": float(seen.mean()) if len(seen) else float("nan"),
-        "p95_mm": float(np.percentile(seen, 95)) if len(seen) else float("nan"),
-        "known_share": float(known[region].mean()),
-        "code_rms": float(np.sqrt(np.mean(state.codes**2))),
-        "smooth_rms": float(np.sqrt(np.mean(state.weights**2))),
-    }
+    mean, p95 = (seen.mean(), np.percentile(seen, 95)) if len(seen) else (np.nan, np.nan)
+    sizes = (np.sqrt(np.mean(codes**2)) for codes in (state.codes, state.weights))
+    values = (mean, p95, known[region].mean(), *sizes)
+    return {name: float(value) for name, value in zip(STATISTICS, values, strict=True)}

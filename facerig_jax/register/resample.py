@@ -102,7 +102,7 @@ def _random_points(vertices, uv, faces, count: int, rng):
 
 
 def _triangulate(places, plane, longest: float = 6.0) -> np.ndarray:
-    """(m, 3) Delaunay triangles of the texture plane that are short in space, turned outward (towards +z on average)."""
+    """(m, 3) Delaunay triangles of the texture plane that are short in space, turned outward."""
     triangles = scipy.spatial.Delaunay(plane).simplices
     corners = places[triangles]
     length = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=-1).max(1)
