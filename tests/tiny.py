@@ -9,11 +9,14 @@ import numpy as np
 from dome import face_model, recipe
 
 from facerig_jax.config import LearnedConfig, NetworkConfig
+from facerig_jax.data.subjects import Subject
+from facerig_jax.detect.landmarks import LANDMARKS68
 from facerig_jax.energies.table import Observed
 from facerig_jax.geometry.camera import normalized_to_pose, project, to_image
 from facerig_jax.head import load_published_form
 from facerig_jax.head.model import landmark_positions
 from facerig_jax.networks.model import parameter_shapes
+from facerig_jax.solve.observe import N_LANDMARKS
 from facerig_jax.types import LandmarkEmbedding
 
 SIZES = NetworkConfig(
@@ -142,6 +145,37 @@ def observe(head, rng, views: int = N_VIEWS, landmarks: str = "68", dtype=np.flo
     colour = np.concatenate([photo, np.ones_like(photo[..., :1])], -1)
     arrays = (photo, colour, points, np.ones(points.shape[:2]), np.ones(views))
     return Observed(*(jnp.asarray(x, dtype) for x in arrays))
+
+
+class TinySubjects:
+    """Random photos of random tiny heads with their truth: a Source (facerig_jax.data.subjects)."""
+
+    name = "tiny subjects"
+
+    def __init__(self, length: int = 2**31 - 1):
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+    def __call__(self, index: int) -> Subject:
+        head, rng, size = tiny_head(), np.random.default_rng(index), SIZES.image_size
+        weights = rng.normal(size=(1 + N_VIEWS, 4))
+        neutral = np.asarray(head.mean) + np.tensordot(weights[0], np.asarray(head.identity_basis[:4]), 1)
+        motion = np.tensordot(weights[1:], np.asarray(head.expression_basis[:4]), 1)
+        pose = normalized_to_pose(jnp.asarray(0.1 * rng.normal(size=(N_VIEWS, 6))), head.unit_mm, size)
+        posed = to_image(project(jnp.asarray(neutral[None] + motion), pose, jnp.zeros(N_VIEWS)), size, size)
+        points = np.asarray(rng.uniform(8, size - 8, (N_VIEWS, N_LANDMARKS, 3)))
+        points[:, list(LANDMARKS68)] = landmark_positions(head.landmarks68, posed)
+        arrays = {
+            "images": smooth_photos(rng, N_VIEWS),
+            "landmarks": points,
+            "neutral": neutral * head.unit_mm,
+            "vertices": (neutral[None] + motion) * head.unit_mm,
+            "vertices_img": posed,
+            "expression": weights[1:],
+        }
+        return Subject(**{name: np.asarray(value, np.float32) for name, value in arrays.items()})
 
 
 def changed(**changes) -> LearnedConfig:

@@ -7,8 +7,8 @@ from typing import Protocol
 import jax
 from flax import struct
 
-# Synthetic subjects of this seed and above are for evaluation only, those from VALIDATION_SEED on for choosing settings:
-# training refuses both.
+# Synthetic subjects of this seed and above are for evaluation only, those from VALIDATION_SEED on for choosing
+# settings: training refuses both.
 HELD_OUT_SEED = 1_000_000
 VALIDATION_SEED = 900_000
 

@@ -1,7 +1,7 @@
 """Files of the learned solver's weights: plain arrays by their place in the parameters, and the settings they are for.
 
-A .npz (no pickle) with schema_version () int32, config () str (JSON of LearnedConfig), notes () str (JSON: how they came
-about) and one array per parameter, e.g. 'stages/0/identity/out/kernel', float32 or float16.
+A .npz (no pickle) with schema_version () int32, config () str (JSON of LearnedConfig), notes () str (JSON: how they
+came about) and one array per parameter, e.g. 'stages/0/identity/out/kernel', float32 or float16.
 """
 
 from __future__ import annotations

@@ -97,6 +97,7 @@ def solve_learned(
     *,
     first_pose: jax.Array | None = None,
     see: Visibility = visible,
+    tables: dict[int, UVTable] | None = None,
 ) -> tuple[SolverState, dict]:
     """Fits a rig and every view's pose, expression and light.
 
@@ -108,13 +109,14 @@ def solve_learned(
       config: static settings.
       first_pose: (V, 6) normalised; default: from the pose regressor.
       see: visibility rule.
+      tables: of `rig.space.make_tables` for the head that the solver works on, where they are at hand.
 
     Returns:
       state: SolverState after the last stage.
       trace: 'start' the mean head's 'projected' vertices (V, P, 3) and 'light' (V, 9, 3); 'steps' name ->
         (stages, steps, ...), see `take_step`; 'stages' name -> (stages, ...), see `finish_stage`.
     """
-    problem, state = begin(params, head, observed, weights, config, first_pose=first_pose, see=see)
+    problem, state = begin(params, head, observed, weights, config, first_pose=first_pose, see=see, tables=tables)
 
     def stage(state, number):
         return run_stage(problem, number, config, see, state)
@@ -133,6 +135,7 @@ def begin(
     *,
     first_pose: jax.Array | None = None,
     see: Visibility = visible,
+    tables: dict[int, UVTable] | None = None,
 ) -> tuple[Problem, SolverState]:
     """What comes before the stages: features, the first pose, the mean head. Arguments as for `solve_learned`."""
     with jax.named_scope("features"):
@@ -140,7 +143,8 @@ def begin(
         pyramids = image_features(params, photos, config.networks)
         pose = regress_pose(params, photos, config.networks) if first_pose is None else first_pose
         work = thin(head) if config.coarse else head
-        problem = Problem(params, work, head, make_tables(work, config), pyramids, observed, weights)
+        tables = make_tables(work, config) if tables is None else tables
+        problem = Problem(params, work, head, tables, pyramids, observed, weights)
     with jax.named_scope("start"):
         return problem, start(problem, jax.lax.stop_gradient(pose) if config.detach else pose, config, see)
 

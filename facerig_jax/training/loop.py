@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -14,14 +15,23 @@ import numpy as np
 from jax.sharding import Mesh
 
 from facerig_jax.config import EnergyWeights
-from facerig_jax.data.subjects import VALIDATION_SEED, Source, Subject
+from facerig_jax.data.subjects import Source, Subject
 from facerig_jax.export.files import atomic_write
 from facerig_jax.networks.weights import read_weights, write_weights
 from facerig_jax.training.checkpoints import Checkpoints
 from facerig_jax.training.config import TrainConfig
 from facerig_jax.training.objective import make_teacher, subject_loss
 from facerig_jax.training.records import DONE, WEIGHTS, Records, open_workdir
-from facerig_jax.training.update import MAX_SKIPPED, TrainState, init_state, make_mesh, make_update, replicated, spread
+from facerig_jax.training.update import (
+    MAX_SKIPPED,
+    TrainState,
+    init_state,
+    make_mesh,
+    make_update,
+    replicated,
+    spread,
+    to_tree,
+)
 from facerig_jax.types import HeadModel
 
 
@@ -127,7 +137,7 @@ def _run(config, mesh, head, source, validation, state, checkpoints, records, st
                     f"{MAX_SKIPPED} updates up to {done} were not finite: lower the learning rate."
                 )
         if validation is not None and (last or _due(done, config.validate_every)):
-            record = records.write(done, validate(state.average, teacher, validation, config))
+            record = records.write(done, validate(to_tree(state.average, config.model), teacher, validation, config))
             if show:
                 show(done, record)
         if stop() or _due(done, config.save_every):
@@ -156,7 +166,7 @@ def make_batch(source: Source, config: TrainConfig, step: int, mesh: Mesh) -> Su
 
 
 def batch_numbers(length: int, batch: int, seed: int, step: int) -> np.ndarray:
-    """(batch,) which subjects an update sees: in order from an endless source, shuffled anew each epoch from another."""
+    """(batch,) which subjects an update sees: an endless source's in order, another's shuffled anew each epoch."""
     places = np.arange(step * batch, (step + 1) * batch)
     if length > 10**8:
         return places % length
@@ -166,10 +176,8 @@ def batch_numbers(length: int, batch: int, seed: int, step: int) -> np.ndarray:
 
 def validate(params: dict, teacher, source: Source, config: TrainConfig) -> dict:
     """Mean losses and errors over all subjects of a source, by name with 'validation_' before it."""
-    measures = [
-        jax.device_get(_measure(params, teacher, source(number), config.losses, config))
-        for number in range(len(source))
-    ]
+    subjects = (jax.tree.map(np.asarray, source(number)) for number in range(len(source)))
+    measures = [jax.device_get(_measure(params, teacher, subject, config.losses, config)) for subject in subjects]
     return {f"validation_{name}": np.mean([m[name] for m in measures], 0) for name in measures[0]}
 
 
@@ -182,25 +190,21 @@ def _measure(params, teacher, subject, weights, config: TrainConfig) -> dict:
 
 def _write_result(folder: Path, config: TrainConfig, state: TrainState) -> None:
     notes = {"name": config.name, "updates": int(state.step), "subjects": int(state.step) * config.batch}
-    params = jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), state.average)
+    params = to_tree(jnp.asarray(state.average.addressable_data(0)), config.model)
     with atomic_write(folder / WEIGHTS) as file:
         write_weights(file, params, config.model, notes)
 
 
-class _stop_signal:
-    """A context in which SIGTERM only sets a mark: `stop()` says whether it came."""
-
-    def __enter__(self):
-        self._came = False
-        try:
-            self._before = signal.signal(signal.SIGTERM, self._mark)
-        except ValueError:  # not the main thread
-            self._before = None
-        return lambda: self._came
-
-    def _mark(self, *_):
-        self._came = True
-
-    def __exit__(self, *_):
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[Callable[[], bool]]:
+    """A context in which SIGTERM only sets a mark: what it gives says whether the signal came."""
+    came = []
+    try:
+        before = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+    except ValueError:  # signals can be handled in the main thread only
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -13,10 +13,12 @@ from facerig_jax.energies.table import Observed, uses_dense
 from facerig_jax.geometry.camera import from_image, normalized_to_pose, project, to_image
 from facerig_jax.geometry.crop import to_crop
 from facerig_jax.geometry.mesh import vertex_normals
+from facerig_jax.geometry.uv_tables import UVTable
 from facerig_jax.head.model import landmark_positions
 from facerig_jax.head.thin import thin, thin_index
 from facerig_jax.networks.model import normalize_images, regress_pose
 from facerig_jax.numerics import masked_mean
+from facerig_jax.rig.space import make_tables
 from facerig_jax.solve.classical import landmark_pose
 from facerig_jax.solve.learned import solve_learned
 from facerig_jax.solve.observe import find_landmarks, first_pose, observe, observe_learned
@@ -31,12 +33,19 @@ MIN_ALBEDO = 0.01
 
 @struct.dataclass
 class Teacher:
-    """What losses need of a head: itself, what the solver works on, which vertices those are, and their edges."""
+    """What a run makes of its head once.
+
+    head:   itself; work: what the solver works on.
+    index:  (P',) which of its vertices those of `work` are.
+    edges:  of `work`.
+    tables: its UV tables by their size.
+    """
 
     head: HeadModel
     work: HeadModel
     index: jax.Array
     edges: losses.Edges
+    tables: dict[int, UVTable]
 
 
 @struct.dataclass
@@ -65,7 +74,8 @@ def make_teacher(head: HeadModel, model: LearnedConfig) -> Teacher:
     """Prepares a head, whose triangles must be given as numbers, for the losses of a solver."""
     work = jax.tree.map(jnp.asarray, thin(head) if model.coarse else head)
     index = thin_index(head) if model.coarse else jnp.arange(head.mean.shape[0])
-    return Teacher(jax.tree.map(jnp.asarray, head), work, index, losses.mesh_edges(work.faces))
+    tables = make_tables(work, model)
+    return Teacher(jax.tree.map(jnp.asarray, head), work, index, losses.mesh_edges(work.faces), tables)
 
 
 def evidence_of(subject: Subject, head: HeadModel, model: LearnedConfig):
@@ -155,7 +165,8 @@ def subject_loss(
 def fit_losses(params, teacher: Teacher, evidence: Observed, pose, target: Target, energies, model: LearnedConfig):
     """Losses over the whole trajectory, by name, and the neutral's errors; see `subject_loss`."""
     regressed = bool(model.networks.pose_blocks)
-    _, trace = solve_learned(params, teacher.head, evidence, energies, model, first_pose=None if regressed else pose)
+    pose = None if regressed else pose
+    _, trace = solve_learned(params, teacher.head, evidence, energies, model, first_pose=pose, tables=teacher.tables)
     after = {
         name: jnp.concatenate([trace["steps"][name][:, 1:], trace["stages"][name][:, None]], 1)
         for name in ("projected", "seen")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -14,8 +15,8 @@ from flax import struct
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from facerig_jax.checks import check_choice
-from facerig_jax.config import EnergyWeights
-from facerig_jax.networks.model import init_params
+from facerig_jax.config import EnergyWeights, LearnedConfig
+from facerig_jax.networks.model import init_params, parameter_shapes
 from facerig_jax.training.config import SCHEDULES, LossWeights, OptimizerConfig, TrainConfig
 from facerig_jax.training.objective import Teacher, subject_loss
 
@@ -29,16 +30,33 @@ MAX_SKIPPED = 20
 class TrainState:
     """Everything that a run carries from one update to the next.
 
+    All weights are one vector here, see `to_tree`: an optimizer of hundreds of small arrays takes as long to compile as
+    the solver's gradient.
+
     step:     () int32 updates done.
-    params:   of all networks.
+    params:   (N,) weights of all networks.
     optimizer: optax's state.
-    average:  exponential moving average of the params: what is evaluated and shipped.
+    average:  (N,) exponential moving average of the weights: what is evaluated and shipped.
     """
 
     step: jax.Array
-    params: dict
+    params: jax.Array
     optimizer: tuple
-    average: dict
+    average: jax.Array
+
+
+def to_tree(vector: jax.Array, model: LearnedConfig) -> dict:
+    """The vector (N,) of all weights as the networks' parameters."""
+    shapes = parameter_shapes(model)
+    leaves, structure = jax.tree.flatten(shapes)
+    ends = np.cumsum([math.prod(leaf.shape) for leaf in leaves])[:-1]
+    pieces = jnp.split(vector, ends.tolist())
+    return jax.tree.unflatten(structure, [x.reshape(leaf.shape) for x, leaf in zip(pieces, leaves, strict=True)])
+
+
+def to_vector(tree: dict) -> jax.Array:
+    """The inverse of `to_tree`."""
+    return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(tree)])
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
@@ -60,8 +78,9 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 def init_state(config: TrainConfig, mesh: Mesh, params: dict | None = None) -> TrainState:
     """The state before the first update, on all devices of the mesh; `params` instead of random ones."""
     params = init_params(jax.random.key(config.seed), config.model) if params is None else params
-    optimizer = make_optimizer(config.optimizer, config.steps).init(params)
-    state = TrainState(jnp.zeros((), jnp.int32), params, optimizer, jax.tree.map(jnp.copy, params))
+    vector = to_vector(jax.tree.map(jnp.asarray, params))
+    optimizer = make_optimizer(config.optimizer, config.steps).init(vector)
+    state = TrainState(jnp.zeros((), jnp.int32), vector, optimizer, jnp.copy(vector))
     return jax.device_put(state, replicated(mesh))
 
 
@@ -112,13 +131,14 @@ def make_update(
 
     @functools.partial(jax.jit, donate_argnums=0)
     def update(state: TrainState, teacher: Teacher, batch, weights: LossWeights):
-        slope, measures = spread_gradient(state.params, teacher, batch, weights)
+        slope, measures = spread_gradient(to_tree(state.params, config.model), teacher, batch, weights)
+        slope = to_vector(slope)
         norm = optax.global_norm(slope)
         change, inner = optimizer.update(slope, state.optimizer, state.params)
         params = optax.apply_updates(state.params, change)
         step = state.step + 1
         decay = jnp.minimum(config.optimizer.ema, (1.0 + step) / (10.0 + step))
-        average = optax.incremental_update(params, state.average, 1 - decay)
+        average = decay * state.average + (1 - decay) * params
         state = TrainState(step, params, inner, average)
         return state, {**measures, "gradient_norm": norm, "skipped": inner.total_notfinite}
 
