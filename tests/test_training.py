@@ -1,0 +1,306 @@
+"""Training: bit-exact resuming, whole checkpoints only, the same loss on any number of devices, and a loss that falls.
+
+What does not depend on the solver is tested on the pose regressor alone, which compiles in seconds.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from facerig_jax.networks.weights import read_weights, write_weights
+from facerig_jax.training.checkpoints import Checkpoints, digest
+from facerig_jax.training.config import DataConfig, LossWeights, OptimizerConfig, TrainConfig
+from facerig_jax.training.loop import Stopped, batch_numbers, is_done, make_batch, train
+from facerig_jax.training.objective import make_teacher
+from facerig_jax.training.records import METRICS, open_workdir, read_metrics
+from facerig_jax.training.update import init_state, make_mesh, make_update, to_tree, to_vector
+
+POSE = TrainConfig(
+    name="tiny pose",
+    task="pose",
+    model=tiny.changed(stages=1, steps=1),
+    optimizer=OptimizerConfig(learning_rate=1e-3, warmup=2),
+    steps=4,
+    batch=8,
+    log_every=1,
+    save_every=2,
+    validate_every=0,
+)
+
+
+def run(folder, config=POSE, **more):
+    return train(config, folder, tiny.tiny_head(), tiny.TinySubjects(), say=more.pop("say", lambda text: None), **more)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run: its folder and its last state."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, run(folder)
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_run_keeps_its_contract(whole):
+    folder, state = whole
+    records = read_metrics(folder)
+    assert [record["step"] for record in records] == [1, 2, 3, 4]
+    assert all({"loss", "time_s", "gradient_norm", "data_s", "update_s"} <= set(record) for record in records)
+    assert json.loads((folder / "config.json").read_text())["task"] == "pose"
+    assert is_done(folder)
+    params, model = read_weights(folder / "weights.npz")
+    assert model == POSE.model
+    same(to_vector(params), state.average)
+    assert int(state.step) == 4
+    assert not np.array_equal(state.params, init_state(POSE, make_mesh()).params)
+
+
+def test_tensorboard_reads_the_run(whole):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(whole[0] / "tensorboard")).Reload()
+    losses = [record["loss"] for record in read_metrics(whole[0])]
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4]
+    np.testing.assert_allclose([event.value for event in events.Scalars("loss")], losses, rtol=1e-6)
+
+
+def test_stopping_and_going_on_equals_an_uninterrupted_run(whole, tmp_path):
+    def stop_at_two(step, record):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped, match="after update 2 of 4"):
+        run(tmp_path, show=stop_at_two)
+    assert not is_done(tmp_path)
+    same(run(tmp_path), whole[1])
+    names = [[record[name] for record in read_metrics(folder)] for folder in (tmp_path, whole[0]) for name in ("loss",)]
+    assert names[0] == names[1]
+    times = [record["time_s"] for record in read_metrics(tmp_path)]
+    assert times == sorted(times)
+
+
+CHILD = """
+import os, signal, sys
+sys.path[:0] = sys.argv[1:3]
+import conftest, test_training
+from facerig_jax.training.checkpoints import Checkpoints
+
+save = Checkpoints.save
+
+def save_and_die(self, state, wait=False):
+    save(self, state, wait=False)
+    if int(state.step) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Checkpoints.save = save_and_die
+test_training.run(sys.argv[3])
+"""
+HERE = Path(__file__).parent
+
+
+def start(code, *arguments, **environment):
+    """A Python process with the tests and the package on its path, in their compilation cache."""
+    command = [sys.executable, "-c", code, str(HERE), str(HERE.parent), *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+    )
+
+
+def test_a_run_killed_while_it_saves_goes_on_to_the_same_end(whole, tmp_path):
+    child = start(CHILD, tmp_path)
+    _, errors = child.communicate(timeout=300)
+    assert child.returncode == -signal.SIGKILL, errors
+    said = []
+    same(run(tmp_path, say=said.append), whole[1])
+    assert "from update 0" in said[0] or "from update 2" in said[0]
+
+
+def test_a_damaged_checkpoint_is_named_and_passed_over(whole, tmp_path):
+    state = whole[1]
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(dataclasses.replace(state, step=jnp.int32(step)), wait=True)
+    for data in (tmp_path / "2" / "state").rglob("d/*"):
+        data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    said = []
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps == [1, 2]
+        found = checkpoints.restore(state, said.append)
+    assert int(found.step) == 1
+    assert len(said) == 1
+    assert "passed over" in said[0]
+
+
+def test_a_checkpoint_with_other_numbers_than_were_saved_is_not_loaded(whole, tmp_path, monkeypatch):
+    state = whole[1]
+    monkeypatch.setattr("facerig_jax.training.checkpoints.digest", lambda tree: "another")
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, wait=True)
+    monkeypatch.setattr("facerig_jax.training.checkpoints.digest", digest)
+    said = []
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(state, said.append) is None
+    assert "digest differs" in said[0]
+
+
+def test_only_the_latest_checkpoints_stay_and_inference_weights_are_a_part_of_their_own(whole, tmp_path):
+    state = whole[1]
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(dataclasses.replace(state, step=jnp.int32(step)), wait=True)
+        assert checkpoints.steps == [2, 3]
+    assert (tmp_path / "3" / "inference").is_dir()
+
+
+DEVICES = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+import conftest, test_training
+print("loss", *test_training.losses())
+"""
+PROCESS = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+import jax
+jax.distributed.initialize(f"localhost:{sys.argv[4]}", 2, int(sys.argv[3]))
+import conftest, test_training
+assert jax.process_count() == 2
+print("loss", *test_training.losses())
+"""
+
+
+def losses(config=POSE, updates=2):
+    """The losses of the first updates."""
+    mesh = make_mesh()
+    state, teacher = init_state(config, mesh), make_teacher(tiny.tiny_head(), config.model)
+    update, weights = make_update(config, 1, mesh), jax.tree.map(jnp.float32, config.losses)
+    found = []
+    for step in range(updates):
+        state, measures = update(state, teacher, make_batch(tiny.TinySubjects(), config, step, mesh), weights)
+        found.append(float(measures["loss"]))
+    return found
+
+
+def printed_losses(child):
+    out, errors = child.communicate(timeout=400)
+    lines = [line for line in out.splitlines() if line.startswith("loss")]
+    assert lines, errors[-2000:]
+    return [float(x) for x in lines[0].split()[1:]]
+
+
+def test_the_loss_of_a_batch_is_the_same_on_one_and_eight_devices_and_two_processes(whole):
+    expected = [record["loss"] for record in read_metrics(whole[0])[:2]]
+    port = 20000 + os.getpid() % 20000
+    flags = os.environ.get("XLA_FLAGS", "")
+    eight = start(DEVICES, XLA_FLAGS=f"{flags} --xla_force_host_platform_device_count=8")
+    two = [start(PROCESS, number, port) for number in range(2)]
+    for child in (eight, *two):
+        np.testing.assert_allclose(printed_losses(child), expected, rtol=2e-5)
+
+
+def test_an_update_that_is_not_finite_changes_no_weights():
+    mesh = make_mesh()
+    state = init_state(POSE, mesh)
+    before = np.array(state.params)
+    teacher = make_teacher(tiny.tiny_head(), POSE.model)
+    batch = make_batch(tiny.TinySubjects(), POSE, 0, mesh)
+    weights = jax.tree.map(jnp.float32, dataclasses.replace(POSE.losses, depth=np.nan))
+    state, measures = make_update(POSE, 1, mesh)(state, teacher, batch, weights)
+    assert int(measures["skipped"]) == 1
+    np.testing.assert_array_equal(state.params, before)
+
+
+def test_other_settings_or_a_strangers_folder_are_refused(whole, tmp_path):
+    changed = dataclasses.replace(POSE, optimizer=OptimizerConfig(learning_rate=2e-3, warmup=2))
+    with pytest.raises(ValueError, match=r"optimizer.learning_rate = 0.001, not 0.002"):
+        open_workdir(whole[0], changed)
+    open_workdir(whole[0], dataclasses.replace(POSE, log_every=2))
+    open_workdir(whole[0], POSE)
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(ValueError, match="not empty"):
+        open_workdir(tmp_path, POSE)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_a_batch_that_devices_cannot_share_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="batch: 8 subjects"):
+        run(tmp_path, dataclasses.replace(POSE, microbatch=3))
+
+
+def test_a_cut_off_last_line_of_the_metrics_is_left_out(tmp_path):
+    (tmp_path / METRICS).write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}]
+
+
+def test_every_subject_of_a_finite_source_is_seen_once_an_epoch():
+    seen = np.concatenate([batch_numbers(10, 4, 7, step) for step in range(5)])
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert (seen[:10] != seen[10:]).any()
+    np.testing.assert_array_equal(batch_numbers(2**31 - 1, 4, 7, 3), [12, 13, 14, 15])
+
+
+def test_weights_survive_a_file_and_others_are_refused(tmp_path):
+    params = tiny.tiny_params(POSE.model)
+    write_weights(tmp_path / "a.npz", params, POSE.model, {"note": 1})
+    same(read_weights(tmp_path / "a.npz")[0], params)
+    write_weights(tmp_path / "half.npz", params, POSE.model, dtype="float16")
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), read_weights(tmp_path / "half.npz")[0], params
+    )
+    (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-50])
+    for name, message in (("b.npz", "not a readable"), ("none.npz", "no such file")):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            read_weights(tmp_path / name)
+    with np.load(tmp_path / "a.npz") as file:
+        arrays = {key: file[key] for key in file.files if "rgb" not in key}
+    np.savez(tmp_path / "c.npz", **arrays)
+    with pytest.raises(ValueError, match="rgb/.* is missing"):
+        read_weights(tmp_path / "c.npz")
+
+
+def test_vector_and_tree_are_the_same_weights():
+    params = tiny.tiny_params()
+    same(to_tree(to_vector(params), tiny.CONFIG), params)
+
+
+def test_held_out_seeds_are_refused():
+    from facerig_jax.training.sources import make_sources
+
+    for seed in (900_000, 1_000_000, 2_000_000):
+        with pytest.raises(ValueError, match=f"data.seed: {seed}"):
+            make_sources(dataclasses.replace(POSE, data=DataConfig(seed=seed)), tiny.tiny_head())
+
+
+def test_early_updates_of_a_curriculum_leave_later_stages_alone(tmp_path):
+    """The whole solver's loss falls, and a stage that is not trained yet keeps its weights."""
+    weights = LossWeights(neutral=1.0, expression=0.1)
+    config = TrainConfig(
+        model=tiny.changed(stages=2, steps=1, checkpoint=True),
+        losses=weights,
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup=2, schedule="constant"),
+        steps=12,
+        batch=2,
+        curriculum=((0, 1),),
+        log_every=1,
+        save_every=0,
+    )
+    first = to_tree(init_state(config, make_mesh()).params, config.model)
+    source = tiny.TinySubjects(2)
+    state = train(config, tmp_path, tiny.tiny_head(), source, say=lambda text: None)
+    last = to_tree(state.params, config.model)
+    same(first["stages"][1], last["stages"][1])
+    assert not np.array_equal(to_vector(first["stages"][0]), to_vector(last["stages"][0]))
+    records = read_metrics(tmp_path)
+    assert records[-1]["loss"] < 0.9 * records[0]["loss"]
