@@ -81,9 +81,9 @@ def positions(model: Model, state: State, index=slice(None)) -> np.ndarray:
     return model.base[index] + moved + model.smooth[index] @ state.weights
 
 
-def pose_from_points(model: Model, landmarks: Landmarks):
-    """The rigid motion (rotation, shift) of the base's landmarks onto the scan's, and what it leaves, mm rms."""
-    places = np.einsum("lc,lcx->lx", landmarks.barycentric, model.base[landmarks.corners])
+def pose_from_points(base: np.ndarray, landmarks: Landmarks):
+    """The rigid motion (rotation, shift) of a mesh's landmarks onto the scan's, and what it leaves, mm rms."""
+    places = np.einsum("lc,lcx->lx", landmarks.barycentric, base[landmarks.corners])
     _, rotation, shift = procrustes(places, landmarks.target, with_scale=False)
     left = places @ rotation.T + shift - landmarks.target
     return rotation, shift, float(np.sqrt((left**2).sum(1).mean()))
@@ -139,7 +139,7 @@ def _landmark_rows(model: Model, state: State, smooth, landmarks: Landmarks):
     axes = np.eye(3)
     turn = np.cross(places[:, None], axes[None])  # (L, axis, 3)
     shift = np.broadcast_to(axes, (len(places), 3, 3))
-    fields = np.einsum("lr,xy->lxry", fields, axes).reshape(len(places), 3, -1)
+    fields = np.einsum("lr,xy->lxry", fields, axes).reshape(len(places), 3, 3 * fields.shape[1])
     rows = np.concatenate([turn, shift, modes, fields], axis=2) / landmarks.deviation[:, None, None]
     return rows.reshape(-1, rows.shape[2]), (miss / landmarks.deviation[:, None]).reshape(-1)
 

@@ -35,7 +35,7 @@ def registration_picture(head: HeadModel, scan: Scan, found: Registration, size:
         panels.append(np.asarray(to_uint8(render_geometry(posed, faces, size, size, 2)[0])))
         panels.append(np.asarray(to_uint8(render_mesh(posed, faces, colours, size, size, 2)[0])))
     mean = found.statistics["mean_mm"]
-    labels = ["scan", "registered", f"distance: mean {mean:.2f} mm, pale {BRIGHTEST_MM:g} mm"] + [""] * 3
+    labels = ["scan", "registered", f"{mean:.2f} mm apart (pale: {BRIGHTEST_MM:g})"] + [""] * 3
     return grid(panels, 3, labels)
 
 

@@ -24,6 +24,7 @@ class ScannerConfig:
     holes:        how many round holes, and hole_radius: theirs.
     point_noise:  standard deviation of the landmarks along each axis.
     triangulated: False gives a cloud of points.
+    rotated:      in a frame of its own; False keeps the head frame.
     """
 
     count: int = 20_000
@@ -33,6 +34,7 @@ class ScannerConfig:
     hole_radius: float = 8.0
     point_noise: float = 1.0
     triangulated: bool = True
+    rotated: bool = True
 
 
 def resample(head: HeadModel, vertices: np.ndarray, rng: np.random.Generator, config=ScannerConfig()) -> Scan:
@@ -61,8 +63,9 @@ def resample(head: HeadModel, vertices: np.ndarray, rng: np.random.Generator, co
     places, plane = _random_points(vertices, np.asarray(head.uv, np.float64), faces, config.count, rng)
     triangles = _triangulate(places, plane) if config.triangulated else None
     noisy = places + config.noise * rng.normal(size=places.shape)
-    rotation = scipy.spatial.transform.Rotation.random(random_state=rng).as_matrix()
-    shift = 200 * rng.normal(size=3)
+    rotation, shift = scipy.spatial.transform.Rotation.random(random_state=rng).as_matrix(), 200 * rng.normal(size=3)
+    if not config.rotated:
+        rotation, shift = np.eye(3), np.zeros(3)
     points7 = points7 + config.point_noise * rng.normal(size=points7.shape)
     return Scan(noisy @ rotation.T + shift, triangles, points7 @ rotation.T + shift), (rotation, shift)
 
@@ -77,7 +80,7 @@ def _outer_faces(head: HeadModel, vertices, nose, radius: float) -> np.ndarray:
     return faces[_seen(vertices, faces)]
 
 
-def _seen(vertices, faces, cell: float = 1.5, depth: float = 6.0) -> np.ndarray:
+def _seen(vertices, faces, cell: float = 4.0, depth: float = 3.0) -> np.ndarray:
     """(m,) bool: not behind another triangle by more than `depth`, from the front, left or right."""
     centres, seen = vertices[faces].mean(1), np.zeros(len(faces), bool)
     for yaw in np.deg2rad([-50, 0, 50]):
