@@ -106,10 +106,14 @@ class Settings:
 
 
 def default_settings(config: LearnedConfig = BASE, params: dict | None = None, **changes) -> Settings:
-    """Settings for a learned solver; without trained `params` the baselines leave its feature energy out."""
+    """Settings for a learned solver; without trained `params` the baselines do without what only training gives.
+
+    That is the feature energy, and the pose regressor: the first pose then comes from the landmarks.
+    """
     if params is None:
         kept = tuple(name for name in config.energies if name not in UNTRAINED)
-        config, params = dataclasses.replace(config, energies=kept), init_params(jax.random.key(0), linear(config))
+        config = dataclasses.replace(config, energies=kept, networks=_without_regressor(config))
+        params = init_params(jax.random.key(0), linear(config))
     return Settings(config=config, params=params, **changes)
 
 
