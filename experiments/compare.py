@@ -18,14 +18,16 @@ from facerig_jax import load
 from facerig_jax.checks import check_choice
 from facerig_jax.config import BASE, LearnedConfig
 from facerig_jax.data import synthetic
-from facerig_jax.data.photos import pad_to_bucket, read_photos
+from facerig_jax.data.folders import FileSource, SourceConfig, folder_source, read_scan
 from facerig_jax.data.subjects import HELD_OUT_SEED, Subject
 from facerig_jax.data.synthetic import SubjectConfig, make_subject
+from facerig_jax.detect.landmarks import LANDMARKS68
 from facerig_jax.evaluate import methods, report, tuned
-from facerig_jax.evaluate.estimate import Photos, errors
+from facerig_jax.evaluate.estimate import errors
+from facerig_jax.evaluate.now import POINTS7
 from facerig_jax.evaluate.results import comparisons, open_results, summary, write_csv, write_settings
 from facerig_jax.evaluate.scans import Scan
-from facerig_jax.evaluate.study import Plan, Sample, find_faces, first_views, photos_of, run_study, say
+from facerig_jax.evaluate.study import Plan, Sample, first_views, photos_of, run_study, say
 from facerig_jax.networks.model import init_params
 
 PHOTO_SIDE = 1024  # of scanned people's photos, padded: one size, so that nothing is compiled twice
@@ -50,8 +52,8 @@ def compare(options) -> None:
     head = jax.tree.map(jnp.asarray, head)
     given = [read_method(path) for path in options.weights]
     if options.subjects:
-        folders = subject_folders(options.subjects)
-        total, draw = len(folders), lambda: folder_samples(folders, params["detector"], options.views)
+        people = scanned_people(options.subjects, head, params["detector"], options.views)
+        total, draw = len(people), lambda: folder_samples(people)
     else:
         total, draw = options.count, lambda: synthetic_samples(head, params["detector"], options, max_views(options))
     # Weights' networks give the baselines the same feature energy; without any they do without it.
@@ -150,37 +152,28 @@ def synthetic_samples(head, detector, options, views: int, seed: int = HELD_OUT_
         yield Sample(f"{seed}_{index:05d}", photos, subject)
 
 
-def subject_folders(root: str) -> list[Path]:
-    """The folders of a folder of subjects that hold a scan, its points and photos."""
-    path = Path(root)
-    found = sorted(p.parent for p in path.glob("*/neutral.ply")) if path.is_dir() else []
-    found = [folder for folder in found if (folder / "points7.txt").is_file() and photo_files(folder)]
-    if not found:
-        raise cli.UserError(f"--subjects={root} holds no <subject>/ with view_*.jpg, neutral.ply and points7.txt.")
-    return found
+def scanned_people(root: str, head, detector, views: int) -> FileSource:
+    """The people of a folder, each with a raw scan and its points."""
+    source = folder_source(root, head, SourceConfig(n_views=views, size=PHOTO_SIDE), detector=detector)
+    missing = [entry.subject for entry in source.entries if entry.scan is None]
+    if missing:
+        raise cli.UserError(f"--subjects={root}: {missing[0]} has no neutral.ply with points7.txt.")
+    return source
 
 
-def photo_files(folder: Path) -> list[Path]:
-    """The photos of one subject, in order."""
-    return sorted(path for suffix in ("jpg", "jpeg", "png") for path in folder.glob(f"view_*.{suffix}"))
+def folder_samples(source: FileSource) -> Iterator[Sample]:
+    """Scanned people; where photos are missing, views that do not count."""
+    for index, entry in enumerate(source.entries):
+        person = source(index)
+        mesh, points = read_scan(source, index)
+        truth = None if person.neutral is None else person
+        yield Sample(entry.subject, photos_of(person, None), truth, Scan(mesh.vertices, seven_points(points)))
 
 
-def folder_samples(folders: list[Path], detector, views: int) -> Iterator[Sample]:
-    """Scanned people; missing photos are padded with black ones that do not count."""
-    import trimesh
-
-    for folder in folders:
-        photos = read_photos(photo_files(folder)[:views], PHOTO_SIDE)
-        images, size = pad_to_bucket(photos, (PHOTO_SIDE,))
-        extra = views - len(images)
-        mask = np.arange(views) < len(images)
-        images = np.concatenate([images, np.zeros((extra, *images.shape[1:]), np.uint8)])
-        size = np.concatenate([size, np.full((extra, 2), PHOTO_SIDE, np.int32)])
-        landmarks, found = find_faces(detector, jnp.asarray(images))
-        seen = Photos(jnp.asarray(images), jnp.asarray(size), jnp.asarray(mask * np.asarray(found), float), landmarks)
-        mesh = trimesh.load(folder / "neutral.ply", process=False)
-        scan = Scan(np.asarray(mesh.vertices, np.float64), np.loadtxt(folder / "points7.txt"))
-        yield Sample(folder.name, seen, scan=scan)
+def seven_points(points: np.ndarray) -> np.ndarray:
+    """(7, 3) of (7, 3), (68, 3) or (468, 3) landmarks."""
+    order = {7: range(7), 68: POINTS7, 468: [LANDMARKS68[k] for k in POINTS7]}
+    return points[list(order[len(points)])]
 
 
 # Equal time
