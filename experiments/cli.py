@@ -18,8 +18,10 @@ class UserError(Exception):
 def run(main: Callable[[], None]) -> None:
     """Parses the flags, prepares the process and runs `main`; ends it with exit code 1 and one sentence on an error."""
     from absl import app
+    from absl import logging as absl_logging
 
     def guarded(argv):
+        absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells of every rename.
         if len(argv) > 1:
             return fail(f"Unexpected argument {argv[1]!r}; flags are written --name=value, see --help.")
         return guard(main)

@@ -1,0 +1,1 @@
+"""Training configurations. Each is a lab note: what it is for, the command, what to expect."""

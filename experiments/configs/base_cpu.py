@@ -1,0 +1,31 @@
+"""The base networks on two CPU cores, in about 20 minutes: what a first short training gives.
+
+    python -m experiments.train --config=experiments/configs/base_cpu.py --workdir=out/base_cpu
+
+Crops of 128 px instead of 192, two photos per subject; the first stage alone first, then all three.
+"""
+
+import dataclasses
+
+from facerig_jax.config import BASE
+from facerig_jax.data.synthetic import HARD
+from facerig_jax.training.config import DataConfig, LossWeights, OptimizerConfig, TrainConfig
+
+
+def config() -> TrainConfig:
+    """The settings."""
+    networks = dataclasses.replace(BASE.networks, image_size=128)
+    return TrainConfig(
+        name="base_cpu",
+        model=dataclasses.replace(BASE, networks=networks, checkpoint=True),
+        losses=LossWeights(neutral=3.0, expression=1.0, code=1.0, albedo=1.0, photometric=1.0),
+        data=DataConfig(subject=dataclasses.replace(HARD, n_views=2, size=192)),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup=20),
+        steps=450,
+        batch=4,
+        curriculum=((0, 1), (280, 3)),
+        log_every=5,
+        save_every=50,
+        validate_every=100,
+        validation=8,
+    )

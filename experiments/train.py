@@ -1,0 +1,93 @@
+"""Trains the learned solver, or goes on with a run that was stopped:
+
+    python -m experiments.train --config=experiments/configs/smoke.py --workdir=out/smoke [--set data.seed=1]
+
+The folder gets config.json, metrics.jsonl, tensorboard/, checkpoints/, weights.npz and, when all is done, DONE and
+curve.png. The same command goes on where it stopped (Ctrl-C, SIGTERM, a crash). For several processes, one per host or
+slice, start the same command on each with --processes; a sweep's runs are numbered by --sweep.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import runpy
+from pathlib import Path
+
+import facerig_jax  # isort: skip  sets XLA flags before jax starts
+import jax
+from absl import flags
+
+from experiments import cli
+from experiments.curves import draw_curves
+from facerig_jax.settings import with_overrides
+from facerig_jax.training.config import TrainConfig
+from facerig_jax.training.loop import Stopped, is_done, train
+from facerig_jax.training.records import read_metrics
+from facerig_jax.training.sources import make_sources
+
+_CONFIG = flags.DEFINE_string("config", None, "Python file with a function config() -> TrainConfig.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_SET = flags.DEFINE_multi_string("set", [], "Changes a setting: path.to.field=value. May be given several times.")
+_SWEEP = flags.DEFINE_integer("sweep", None, "Takes this one of the config's sweep, from 0, in a folder of its own.")
+_PROCESSES = flags.DEFINE_bool("processes", False, "Several processes: jax.distributed finds the others by itself.")
+
+
+def main() -> None:
+    """Settings, sources, training."""
+    if _PROCESSES.value:
+        jax.distributed.initialize()
+    config, folder = settings(_CONFIG.value, _WORKDIR.value, _SET.value, _SWEEP.value)
+    if is_done(folder):
+        say(f"{folder}: this run is complete; give another --workdir, or remove its DONE and ask for more steps.")
+        return
+    head = facerig_jax.load_head()
+    source, validation = make_sources(config, head)
+    try:
+        train(config, folder, head, source, validation, say=say, show=show)
+    except Stopped as stopped:
+        say(str(stopped))
+        return
+    if jax.process_index() == 0:
+        draw_curves(folder / "curve.png", read_metrics(folder))
+        say(f"Weights: {folder / 'weights.npz'}; curve: {folder / 'curve.png'}")
+
+
+def settings(path: str | None, workdir: str | None, changes, number: int | None) -> tuple[TrainConfig, Path]:
+    """The settings of a run and its folder.
+
+    Raises:
+      UserError: a flag is missing or does not fit, in words.
+    """
+    for name, value in (("config", path), ("workdir", workdir)):
+        if not value:
+            raise cli.UserError(f"--{name} is missing: python -m experiments.train --config=FILE.py --workdir=DIR")
+    if not Path(path).is_file():
+        known = ", ".join(sorted(p.name for p in (Path(__file__).parent / "configs").glob("[!_]*.py")))
+        raise cli.UserError(f"--config={path} is no file; experiments/configs has {known}.")
+    make = runpy.run_path(path).get("config")
+    if not callable(make):
+        raise cli.UserError(f"--config={path} has no function config().")
+    config, folder = make(), Path(workdir)
+    if number is not None:
+        if not 0 <= number < len(config.sweep):
+            raise cli.UserError(f"--sweep={number}: this config's sweep has {len(config.sweep)} runs, numbered from 0.")
+        config, folder = with_overrides(config, config.sweep[number]), folder / f"{number:03d}"
+    return dataclasses.replace(with_overrides(config, changes), sweep=()), folder
+
+
+def say(sentence: str) -> None:
+    """Sentences, from the first process alone."""
+    if jax.process_index() == 0:
+        print(sentence, flush=True)
+
+
+def show(step: int, record: dict) -> None:
+    """One line per logged update."""
+    kind = "validation_" if "validation_loss" in record else ""
+    errors = " ".join(f"{value:.3f}" for value in record.get(f"{kind}error", []))
+    label = "validation" if kind else f"{record['data_s'] + record['update_s']:5.2f} s/update"
+    say(f"{step:7d}  {record['time_s']:8.0f} s  loss {record[f'{kind}loss']:9.3f}  neutral mm {errors}  {label}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
