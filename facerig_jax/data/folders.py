@@ -191,15 +191,20 @@ def existing_folder(folder) -> Path:
 def _entry(folder: Path, truth: Path) -> Entry:
     photos = find_inputs(folder).files
     scan, points = find_file(folder, NEUTRAL_STEM, MESH_SUFFIXES), folder / "points7.txt"
-    landmarks = folder / LANDMARKS_FILE
     return Entry(
         subject=folder.name,
         photos=photos,
-        landmarks=landmarks if landmarks.is_file() else None,
+        landmarks=landmarks_beside(photos[0]),
         neutral=find_file(truth, REGISTERED_STEM),
         faces=tuple(find_file(truth, photo.stem) for photo in photos),
         scan=(scan, points) if scan and points.is_file() else None,
     )
+
+
+def landmarks_beside(photo: Path) -> Path | None:
+    """The landmarks.npz in a photo's folder, if there is one."""
+    path = photo.parent / LANDMARKS_FILE
+    return path if path.is_file() else None
 
 
 def _all_or_none(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
@@ -264,16 +269,20 @@ def read_landmarks(path: Path) -> dict[str, np.ndarray]:
 
 
 def save_landmarks(source: FileSource) -> Iterator[Path]:
-    """Detects the landmarks of all photos and writes landmarks.npz into every subject's folder; yields the files.
+    """Detects the landmarks of all photos and writes landmarks.npz into every folder of photos; yields the files.
 
     Photos without a face are left out. Files that are there are kept.
     """
+    folders: dict[Path, list[Path]] = {}
     for entry in source.entries:
-        path = entry.photos[0].parent / LANDMARKS_FILE
+        for photo in entry.photos:
+            folders.setdefault(photo.parent, []).append(photo)
+    for folder, files in folders.items():
+        path = folder / LANDMARKS_FILE
         if path.exists():
             continue
         arrays = {}
-        for file in entry.photos:
+        for file in files:
             photo = read_photo(file, source.config.size)
             image = pad_to_bucket([photo], (source.config.size,))[0][0]
             points = np.asarray(_detect(source.detector, image).landmarks)

@@ -10,7 +10,8 @@ stirling converter), with its pattern continued to the other expressions:
     ROOT/Subset_2D_FG2018/HQ/M1001_xxx.jpg     photos; the name begins with the subject
 
 Subjects are written in upper or lower case. A photo whose second part is an expression that the subject was scanned
-with (M1001_A_left.jpg) shows that expression, any other photo the neutral face. Faces in the head's topology are what
+with (M1001_A_left.jpg) shows that expression, any other photo the neutral face. A landmarks.npz among the photos counts
+as in a folder source. Faces in the head's topology are what
 
     python -m experiments.register --layout=stirling --scans=ROOT --out=REGISTERED
 
@@ -29,6 +30,7 @@ from facerig_jax.data.folders import (
     SourceConfig,
     existing_folder,
     find_file,
+    landmarks_beside,
     make_source,
 )
 from facerig_jax.data.photos import PHOTO_SUFFIXES, InputError
@@ -118,6 +120,7 @@ def _entry(subject: str, photos, shown, scan: ScanFiles, registered) -> Entry:
     return Entry(
         subject=subject,
         photos=tuple(photos),
+        landmarks=landmarks_beside(photos[0]),
         neutral=folder and find_file(folder, REGISTERED_STEM),
         faces=tuple(find_file(folder, stem) for stem in stems) if folder else (),
         scan=(scan.mesh, scan.points) if scan.points else None,

@@ -21,7 +21,7 @@ class SmoothConfig:
 
     lengths: tuple[float, ...] = (15.0, 30.0, 60.0)
     deviation: tuple[float, ...] = (0.3, 0.5, 0.5)
-    rank: int = 300
+    rank: int = 200
 
 
 # Values below this (mm) are dropped: they move nothing, and denormal numbers slow every product.

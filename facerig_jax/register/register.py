@@ -36,7 +36,7 @@ class RegisterConfig:
     detail_noise, detail_deviation, detail_length: of that displacement, see detail.normal_detail.
     """
 
-    stages: tuple[Stage, ...] = (Stage(8, False, 2.0, (25.0, 8.0)), Stage(10, True, 0.3, (8.0, 3.0)))
+    stages: tuple[Stage, ...] = (Stage(6, False, 2.0, (25.0, 8.0)), Stage(7, True, 0.3, (8.0, 3.0)))
     smooth: SmoothConfig = SmoothConfig()
     point_noise: float = 1.5
     largest_turn: float = 45.0
