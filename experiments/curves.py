@@ -1,38 +1,53 @@
-"""A picture of a training run: its losses and errors over updates."""
+"""Pictures of a training run: its loss and the neutral's error over updates."""
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
+
+from facerig_jax.evaluate.plots import COLOURS, figure, save
+
+KINDS = {"training": "", "validation": "validation_"}
 
 
-def draw_curves(path, records: list[dict]) -> None:
-    """Writes a PNG with the loss and the neutral's error after each stage, on training and validation subjects.
+def draw_curves(folder, records: list[dict]) -> list[Path]:
+    """Writes loss.png and error.png.
 
     Args:
-      path: file.
-      records: of metrics.jsonl.
+      folder: of the run.
+      records: of its metrics.jsonl.
+
+    Returns:
+      The files.
     """
-    import matplotlib
+    files = [Path(folder) / name for name in ("loss.png", "error.png")]
+    for file, draw in zip(files, (_losses, _errors), strict=True):
+        made, axes = figure(7.5, 4.2)
+        draw(axes, records)
+        axes.set_xlabel("update")
+        axes.legend(fontsize=8)
+        save(file, made)
+    return files
 
-    matplotlib.use("agg")
-    from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for kind, style in (("", dict(lw=0.8, alpha=0.7)), ("validation_", dict(lw=1.8, marker="o", ms=3))):
-        chosen = [record for record in records if record.get(f"{kind}loss") is not None]
-        if not chosen:
-            continue
-        steps, name = [record["step"] for record in chosen], "validation" if kind else "training"
-        axes[0].plot(steps, [record[f"{kind}loss"] for record in chosen], label=name, **style)
-        errors = [record[f"{kind}error"] for record in chosen]
-        for stage in range(max(map(len, errors))):
-            values = [error[stage] if stage < len(error) else np.nan for error in errors]
-            label = f"{name}, {'mean face' if stage == 0 else f'stage {stage}'}"
-            axes[1].plot(steps, values, color=f"C{stage}", ls="-" if kind else ":", label=label)
-    axes[0].set(xlabel="update", ylabel="loss", yscale="log")
-    axes[1].set(xlabel="update", ylabel="neutral face, mean vertex error (mm)")
-    for axis in axes:
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+def _losses(axes, records) -> None:
+    for number, (name, prefix) in enumerate(KINDS.items()):
+        steps, values = _series(records, f"{prefix}loss")
+        axes.plot(steps, values, color=COLOURS[number], label=name, lw=2 if prefix else 0.8)
+    axes.set(ylabel="loss", yscale="log")
+
+
+def _errors(axes, records) -> None:
+    for name, prefix in KINDS.items():
+        steps, rows = _series(records, f"{prefix}error")
+        for stage in range(max(map(len, rows), default=0)):
+            points = [(step, row[stage]) for step, row in zip(steps, rows, strict=True) if stage < len(row)]
+            label = f"{name}, {f'after stage {stage}' if stage else 'mean face'}"
+            style = {"lw": 2, "marker": "o", "ms": 3} if prefix else {"lw": 0.7, "alpha": 0.5}
+            axes.plot(*zip(*points, strict=True), color=COLOURS[stage], label=label, **style)
+    axes.set(ylabel="mean vertex error of the neutral face (mm)")
+
+
+def _series(records, name: str):
+    """Update numbers and values of the records that have it."""
+    found = [(record["step"], record[name]) for record in records if record.get(name) is not None]
+    return [step for step, _ in found], [value for _, value in found]

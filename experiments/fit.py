@@ -8,6 +8,7 @@ Use it on yourself or on people who agreed to it. Everything stays on this machi
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import platform
 import sys
@@ -32,6 +33,7 @@ from facerig_jax.export.steps import fit_steps
 from facerig_jax.export.texture import unwrap_texture
 from facerig_jax.export.view_pictures import rig_pictures, view_pictures
 from facerig_jax.geometry.crop import to_photo
+from facerig_jax.networks.weights import read_weights
 from facerig_jax.solve.status import OK, POOR_FIT, describe
 
 # Frames of a video that are looked at before some are chosen.
@@ -44,6 +46,7 @@ _OUT = flags.DEFINE_string("out", None, "Folder to write; the files of an earlie
 _SOLVER = flags.DEFINE_string("solver", "classical", f"Solver: {', '.join(SOLVERS)}.")
 _PRESET = flags.DEFINE_string("preset", "base", f"Sizes of the learned solver's networks: {', '.join(PRESETS)}.")
 _UNTRAINED = flags.DEFINE_bool("allow_untrained", False, "Run --solver=learned on random weights: not a likeness.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "Weights of --solver=learned, written by experiments.train (.npz).")
 _MAX_PHOTOS = flags.DEFINE_integer("max_photos", 8, "Photos or frames to fit, 1 to 8; of more, the best are chosen.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Write into a folder that holds other things than an earlier fit.")
 
@@ -86,6 +89,8 @@ def check_flags() -> None:
     check_choice("--preset", _PRESET.value, PRESETS)
     if _UNTRAINED.value and _SOLVER.value != "learned":
         raise cli.UserError("--allow_untrained goes with --solver=learned; the classical solver needs no training.")
+    if _WEIGHTS.value and (_SOLVER.value != "learned" or _UNTRAINED.value):
+        raise cli.UserError("--weights goes with --solver=learned, without --allow_untrained.")
     if not 1 <= _MAX_PHOTOS.value <= 8:
         raise cli.UserError(f"--max_photos: 1 to 8 are allowed, got {_MAX_PHOTOS.value}.")
     check_folder(_OUT.value, _OVERWRITE.value)
@@ -93,6 +98,9 @@ def check_flags() -> None:
 
 def load_parameters():
     """params and head on the device; refuses to go on where the learned solver has no trained weights."""
+    if _WEIGHTS.value:
+        params, head = load()
+        return jax.tree.map(jnp.asarray, ({**params, "learned": trained_weights()[0]}, head))
     preset = _PRESET.value if _SOLVER.value == "learned" else None
     return jax.tree.map(jnp.asarray, load(preset, allow_untrained=_UNTRAINED.value))
 
@@ -147,7 +155,14 @@ def make_batch(photos) -> Batch:
 def fit_settings():
     """Static and traced settings of the chosen solver."""
     config = PRESETS[_PRESET.value] if _SOLVER.value == "learned" else None
+    config = trained_weights()[1] if _WEIGHTS.value else config
     return solver_settings(_SOLVER.value, config, None)
+
+
+@functools.cache
+def trained_weights():
+    """Parameters and settings in the file of --weights."""
+    return read_weights(_WEIGHTS.value)
 
 
 def run_fit(params, head, batch: Batch, phases):
@@ -208,7 +223,8 @@ def make_record(inputs: Inputs, phases) -> dict:
         "versions": versions | {"python": platform.python_version()},
         "device": f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
         "flags": {
-            flag.name: flag.value for flag in (_IMAGES, _OUT, _SOLVER, _PRESET, _UNTRAINED, _MAX_PHOTOS, _OVERWRITE)
+            flag.name: flag.value
+            for flag in (_IMAGES, _OUT, _SOLVER, _PRESET, _WEIGHTS, _UNTRAINED, _MAX_PHOTOS, _OVERWRITE)
         },
         "inputs": {
             "kind": inputs.kind,

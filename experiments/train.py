@@ -2,9 +2,9 @@
 
     python -m experiments.train --config=experiments/configs/smoke.py --workdir=out/smoke [--set data.seed=1]
 
-The folder gets config.json, metrics.jsonl, tensorboard/, checkpoints/, weights.npz and, when all is done, DONE and
-curve.png. The same command goes on where it stopped (Ctrl-C, SIGTERM, a crash). For several processes, one per host or
-slice, start the same command on each with --processes; a sweep's runs are numbered by --sweep.
+The folder gets config.json, metrics.jsonl, tensorboard/, checkpoints/ and, when all is done, weights.npz, loss.png,
+error.png and DONE. The same command goes on where it stopped (Ctrl-C, SIGTERM, a crash). For several processes, one per
+host, start the same command on each with --processes; a sweep's runs are numbered by --sweep.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def main() -> None:
         say(str(stopped))
         return
     if jax.process_index() == 0:
-        draw_curves(folder / "curve.png", read_metrics(folder))
-        say(f"Weights: {folder / 'weights.npz'}; curve: {folder / 'curve.png'}")
+        draw_curves(folder, read_metrics(folder))
+        say(f"Weights: {folder / 'weights.npz'}; curves: {folder / 'loss.png'}, {folder / 'error.png'}")
 
 
 def settings(path: str | None, workdir: str | None, changes, number: int | None) -> tuple[TrainConfig, Path]:

@@ -1,0 +1,70 @@
+"""The training command on its smallest configuration, and what it refuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import cli, train
+from facerig_jax.networks.weights import read_weights
+from facerig_jax.settings import to_plain
+from facerig_jax.training.config import TrainConfig
+from facerig_jax.training.records import read_metrics
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "experiments" / "configs").glob("[!_]*.py"))
+
+
+def settings(path, changes=(), sweep=None):
+    return train.settings(str(path), "out", list(changes), sweep)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_is_a_lab_note_with_its_command(path):
+    config, _ = settings(path)
+    assert isinstance(config, TrainConfig)
+    assert to_plain(config)["name"] == path.stem
+    assert f"--config=experiments/configs/{path.name}" in path.read_text()
+
+
+def test_settings_are_changed_by_flags_and_by_a_sweep():
+    base = ROOT / "experiments" / "configs" / "base.py"
+    config, folder = settings(base, ["batch=16", "model.networks.image_size=128"], sweep=2)
+    assert (config.batch, config.model.networks.image_size, config.optimizer.learning_rate) == (16, 128, 3e-3)
+    assert folder == Path("out/002")
+    for changes, sweep, message in (
+        (["batchsize=3"], None, "Did you mean batch"),
+        ([], 3, "3 runs, numbered from 0"),
+    ):
+        with pytest.raises((cli.UserError, ValueError), match=message):
+            settings(base, changes, sweep)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("", "out"), "--config is missing"),
+        (("none.py", "out"), "base.py"),
+        (("experiments/configs/__init__.py", "out"), "no function config"),
+    ],
+)
+def test_missing_or_wrong_flags_are_refused_in_words(flags, message):
+    with pytest.raises(cli.UserError, match=message):
+        train.settings(*flags, [], None)
+
+
+def test_the_smoke_configuration_trains_and_its_loss_falls(tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "experiments.train", "--config=experiments/configs/smoke.py"]
+    run = subprocess.run(
+        [*command, f"--workdir={folder}"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=500
+    )
+    assert run.returncode == 0, run.stderr
+    records = [record for record in read_metrics(folder) if "loss" in record]
+    assert records[-1]["step"] == 24
+    assert np.mean([r["loss"] for r in records[-3:]]) < 0.7 * np.mean([r["loss"] for r in records[:2]])
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.json", "metrics.jsonl", "checkpoints", "weights.npz", "loss.png", "error.png", "DONE"} <= names
+    read_weights(folder / "weights.npz")
