@@ -1,5 +1,6 @@
 """Registration: its parts by hand and by known answers, our own subjects' scans within the bar, and the command."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from facerig_jax.data.synthetic import SubjectConfig, make_subject
 from facerig_jax.evaluate.vertex import vertex_error
 from facerig_jax.export.mesh_files import write_ply, write_points7
 from facerig_jax.head import load_head, vertices
-from facerig_jax.register import Scan, register_scan
+from facerig_jax.register import RegisterConfig, Scan, register_scan
 from facerig_jax.register.detail import normal_detail
 from facerig_jax.register.files import read_registration, write_registration
 from facerig_jax.register.fit import Matches, Model, Stage, State, step
@@ -28,6 +29,9 @@ from facerig_jax.register.scan import check_scan, prepare
 
 ROOT = Path(__file__).parents[1]
 BAR_MM = 0.5
+# Fewer samples and modes than by default: quicker, and a little worse. `python -m experiments.register --check=20` runs
+# the defaults.
+QUICK = RegisterConfig(samples=1200, smooth=SmoothConfig(rank=120))
 SEED = 1_000_100
 
 
@@ -185,7 +189,7 @@ def scanned(plain_head):
 
 @pytest.fixture(scope="module")
 def registered(plain_head, scanned):
-    return register_scan(plain_head, scanned[1])
+    return register_scan(plain_head, scanned[1], QUICK)
 
 
 def errors(head, found, truth, motion):
@@ -234,7 +238,7 @@ def test_an_expression_follows_from_the_neutral_without_landmarks(plain_head, sc
     scanner = ScannerConfig(rotated=False)
     scan, _ = resample(plain_head, moved, np.random.default_rng(1), scanner)
     scan = Scan(scan.vertices @ rotation.T + shift + 2.0, scan.faces, None)  # the head moved a little
-    found = register_scan(plain_head, scan, neutral=registered)
+    found = register_scan(plain_head, scan, QUICK, neutral=registered)
     face = plain_head.face_mask > 0.5
     plain = np.linalg.norm(found.in_scan_frame() - (moved @ rotation.T + shift + 2.0), axis=1)
     assert plain[face].mean() < 0.7
@@ -271,7 +275,10 @@ def test_the_command_registers_a_folder_keeps_what_is_there_and_goes_on_after_a_
         write_ply(tmp_path / "scans" / name / "neutral.ply", scan.vertices, scan.faces)
     write_points7(tmp_path / "scans" / "anna" / "points7.txt", scan.points)
     command = [sys.executable, "-m", "experiments.register", f"--scans={tmp_path}/scans", f"--out={tmp_path}/out"]
-    first = subprocess.run([*command, "--nopictures"], cwd=ROOT, capture_output=True, text=True, check=False)
+    settings = {"cwd": ROOT, "capture_output": True, "text": True, "check": False}
+    # One thread each: two that wait for each other beside other tests take four times as long.
+    settings["env"] = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    first = subprocess.run([*command, "--nopictures"], **settings)
     assert first.returncode == 1
     assert "bert/neutral" in first.stderr
     assert "no landmarks beside it" in first.stderr
@@ -285,6 +292,6 @@ def test_the_command_registers_a_folder_keeps_what_is_there_and_goes_on_after_a_
     ]
     before = made.stat().st_mtime_ns
     write_points7(tmp_path / "scans" / "bert" / "points7.txt", scan.points * np.nan)
-    again = subprocess.run([*command, "--nopictures"], cwd=ROOT, capture_output=True, text=True, check=False)
+    again = subprocess.run([*command, "--nopictures"], **settings)
     assert "0 landmarks are known" in again.stderr
     assert made.stat().st_mtime_ns == before

@@ -141,7 +141,7 @@ _detect = jax.jit(detect)
 
 
 def folder_source(
-    folder, head: HeadModel, config: SourceConfig = SourceConfig(), registered=None, detector: dict | None = None
+    folder, head: HeadModel, config: SourceConfig = SourceConfig(), detector: dict | None = None, registered=None
 ) -> FileSource:
     """Subjects from a folder of folders, as this module's page describes.
 
@@ -149,8 +149,8 @@ def folder_source(
       folder: DIR.
       head: the model whose topology the truth has.
       config: how many photos, their size, their choice.
-      registered: folder that experiments.register wrote; default: the truth lies beside the photos.
       detector: weights of the landmark detector; default `load_detector()`.
+      registered: folder that experiments.register wrote; default: the truth lies beside the photos.
 
     Returns:
       FileSource, a `data.subjects.Source`; all its subjects have arrays of the same shapes.

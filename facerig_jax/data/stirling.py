@@ -47,9 +47,9 @@ def stirling_source(
     root,
     head: HeadModel,
     config: SourceConfig = DEFAULT,
+    detector: dict | None = None,
     registered=None,
     photos: str = PHOTOS,
-    detector: dict | None = None,
 ) -> FileSource:
     """Subjects that have photos and a neutral scan.
 
@@ -57,9 +57,9 @@ def stirling_source(
       root: ROOT.
       head: the model whose topology the truth has.
       config: how many photos, their size, their choice.
+      detector: weights of the landmark detector; default `load_detector()`.
       registered: what experiments.register wrote; None: no truth in the head's topology.
       photos: folder of the photos below ROOT.
-      detector: weights of the landmark detector; default `load_detector()`.
 
     Returns:
       FileSource; `vertices` is filled where every photo's expression was registered.

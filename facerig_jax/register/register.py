@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import numpy as np
 import scipy.sparse.csgraph
 
@@ -98,7 +99,7 @@ def register_scan(
     Example:
       found = register_scan(load_head(), Scan(vertices, faces, points7))
     """
-    scan = check_scan(scan)
+    scan, head = check_scan(scan), jax.tree.map(np.asarray, head)
     landmarks = scan_landmarks(head, scan.points, config.point_noise)
     rotation, shift = _first_pose(head, landmarks, neutral)
     surface, model = prepare(scan), make_model(head, config.smooth, neutral)
