@@ -7,6 +7,8 @@ ratios within one run rather than milliseconds of different runs.
 
 import dataclasses
 import functools
+import resource
+import runpy
 import time
 from collections.abc import Callable, Iterator
 
@@ -23,6 +25,10 @@ from facerig_jax.geometry.visibility import visible
 from facerig_jax.head import load_head
 from facerig_jax.networks.model import init_params
 from facerig_jax.solve.learned import begin, run_stage, solve_learned
+from facerig_jax.training.loop import make_batch
+from facerig_jax.training.objective import make_teacher
+from facerig_jax.training.sources import make_sources
+from facerig_jax.training.update import init_state, make_mesh, make_update, replicated
 
 # What a function may need beside its inputs and outputs, bytes; a larger one is compiled but not run.
 MAX_TEMPORARY = 10e9
@@ -211,7 +217,56 @@ def noise_views(config: LearnedConfig, head, count: int) -> Observed:
     )
 
 
-SECTIONS: dict[str, Callable[[], Iterator[Row | str]]] = {"raster": raster, "presets": presets, "loops": loops}
+def training() -> Iterator[Row | str]:
+    """An update of `base` on 8 synthetic subjects of 4 photos, and drawing them; then the share of drawing."""
+    config = runpy.run_path("experiments/configs/base.py")["config"]()
+    config = dataclasses.replace(config, batch=8 * jax.device_count(), microbatch=8 if accelerated() else 1)
+    source, _ = make_sources(dataclasses.replace(config, validation=0), load_head())
+    mesh, count = make_mesh(), jax.tree.leaves(source(0).images)[0].shape[0]
+    start = time.perf_counter()
+    batch = jax.block_until_ready(make_batch(source, config, 0, mesh))
+    yield f"drawing compiles in about {time.perf_counter() - start:.0f} s"
+    drawing = min(_seconds(lambda step=step: make_batch(source, config, step, mesh)) for step in range(1, 4))
+    teacher = jax.device_put(make_teacher(load_head(), config.model), replicated(mesh))
+    weights = jax.device_put(jax.tree.map(jnp.float32, config.losses), replicated(mesh))
+    for stages in (1, config.model.stages):
+        state, update = init_state(config, mesh), make_update(config, stages, mesh)
+        start = time.perf_counter()
+        temporary = update.lower(state, teacher, batch, weights).compile().memory_analysis().temp_size_in_bytes
+        compile_s, seconds = time.perf_counter() - start, []
+        for _ in range(4):
+            start = time.perf_counter()
+            state, _ = jax.block_until_ready(update(state, teacher, batch, weights))
+            seconds.append(time.perf_counter() - start)
+        taken = min(seconds[1:])
+        yield Row(
+            f"update, {config.batch} x {count} photos, {stages} stages", compile_s, 1e3 * taken, None, temporary / 1e6
+        )
+        rate, share = config.batch / (drawing + taken), drawing / (drawing + taken)
+        yield f"  {rate:.2f} subjects/s, {rate * count:.2f} photos/s; drawing is {100 * share:.0f} % of it"
+    yield Row(f"drawing, {config.batch} x {count} photos", 0.0, 1e3 * drawing)
+    if not accelerated():
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        yield f"largest memory of this process: {peak:.2f} GB, compiling included"
+
+
+def accelerated() -> bool:
+    """Whether the default device is a GPU or TPU."""
+    return jax.default_backend() != "cpu"
+
+
+def _seconds(call: Callable) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
+
+
+SECTIONS: dict[str, Callable[[], Iterator[Row | str]]] = {
+    "raster": raster,
+    "presets": presets,
+    "loops": loops,
+    "training": training,
+}
 
 
 def report(section: str) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 
 from facerig_jax.data.detected import imitate_landmarks
 from facerig_jax.data.folders import SourceConfig, folder_source
@@ -21,7 +22,8 @@ class SyntheticSource:
     """Temporary."""
 
     def __init__(self, head, seed, config: SubjectConfig):
-        self.name, self.head, self.seed, self.config = f"synthetic subjects, seed {seed}", head, seed, config
+        self.name, self.seed, self.config = f"synthetic subjects, seed {seed}", seed, config
+        self.head = jax.tree.map(jnp.asarray, head)
 
     def __len__(self):
         return 2**31 - 1
@@ -34,12 +36,18 @@ class SyntheticSource:
 def _draw(head, seed, index, config):
     s = make_subject(head, seed, index, config)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed + 1), index), config.n_views)
-    points = jax.vmap(
-        lambda k, v, e, p, d: imitate_landmarks(k, head, v, s.identity, e, p, d, config.size)
-    )(keys, s.vertices, s.expression, s.pose, s.inverse_distance)
+    points = jax.vmap(lambda k, v, e, p, d: imitate_landmarks(k, head, v, s.identity, e, p, d, config.size))(
+        keys, s.vertices, s.expression, s.pose, s.inverse_distance
+    )
     return Subject(
-        images=s.images, landmarks=points, neutral=s.neutral, vertices=s.vertices, vertices_img=s.vertices_img,
-        albedo=head_albedo(head, s.albedo_code), expression=s.expression, pose=s.pose,
+        images=s.images,
+        landmarks=points,
+        neutral=s.neutral,
+        vertices=s.vertices,
+        vertices_img=s.vertices_img,
+        albedo=head_albedo(head, s.albedo_code),
+        expression=s.expression,
+        pose=s.pose,
         inverse_distance=s.inverse_distance,
     )
 
