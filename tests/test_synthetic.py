@@ -1,5 +1,7 @@
 """Synthetic subjects: the same from the same numbers, possible faces, and images that agree with their truth."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,10 @@ import pytest
 from subjects import PHOTOS, SIZE, small_head, subject
 
 import facerig_jax
-from facerig_jax.data.synthetic import CONFLICTS, NEED_OPEN_JAW, random_expression, random_light, smooth_displacement
+from facerig_jax.data.subjects import HELD_OUT_SEED, VALIDATION_SEED
+from facerig_jax.data.synthetic import SyntheticSource, training_seed
+from facerig_jax.data.synthetic_people import CONFLICTS, NEED_OPEN_JAW, random_expression, smooth_displacement
+from facerig_jax.data.synthetic_plain import random_light
 from facerig_jax.geometry.camera import project, to_image
 from facerig_jax.geometry.light import sh_basis, shade
 from facerig_jax.head.model import vertices
@@ -45,6 +50,27 @@ def test_vertices_follow_from_the_codes_and_their_image_from_the_camera(drawn):
 def test_the_face_lies_inside_the_photo(drawn):
     inside = (drawn.vertices_img[..., :2] > 0) & (drawn.vertices_img[..., :2] < SIZE - 1)
     assert float(jnp.mean(jnp.all(inside, -1)[:, small_head().face_mask > 0.5])) > 0.95
+
+
+def test_every_field_that_a_generator_knows_is_filled(drawn):
+    unknown = {field.name for field in dataclasses.fields(drawn) if getattr(drawn, field.name) is None}
+    assert unknown == {"image_size", "view_mask"}
+    assert drawn.landmarks.shape == (PHOTOS.n_views, 468, 3)
+    assert drawn.light.shape == (PHOTOS.n_views, 9, 3)
+    assert 18 <= float(drawn.traits.age) <= 85
+
+
+def test_a_source_gives_the_subjects_of_its_seed(drawn):
+    source = SyntheticSource(small_head(), 0, PHOTOS)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), source(0), drawn)
+    assert len(source) > 10**9
+
+
+@pytest.mark.parametrize("seed", [-1, VALIDATION_SEED, HELD_OUT_SEED, HELD_OUT_SEED + 5])
+def test_seeds_of_validation_and_evaluation_are_refused_by_training(seed):
+    with pytest.raises(ValueError, match="kept for validation and evaluation"):
+        training_seed(seed)
+    assert training_seed(VALIDATION_SEED - 1) == VALIDATION_SEED - 1
 
 
 def test_poses_stay_within_their_limits(drawn):

@@ -35,7 +35,7 @@ def person(head, seed):
     true = jnp.clip(smooth * detail(head), 0, 1)
     with jax.numpy_rank_promotion("allow"):  # make_view relies on it.
         made = jax.lax.map(lambda key: make_view(head, verts, true, key, CONFIG), keys[2:])
-    image, _, posed, expression, pose, inverse = made
+    image, _, posed, expression, pose, inverse, _ = made
     normals = jax.vmap(lambda p: rotate(euler_to_matrix(p[:3]), vertex_normals(verts, head.faces)))(pose)
     image = jnp.round(255 * image).astype(jnp.uint8)
 
