@@ -39,11 +39,13 @@ class Model:
     """Everything that can move, in the head frame; mm.
 
     base: (P, 3); modes: (K, P, 3); smooth: (P, R) for each axis.
+    limits: of the codes while the smooth modes rest, so that no odd mixture stands in for them.
     """
 
     base: np.ndarray
     modes: np.ndarray
     smooth: np.ndarray
+    limits: tuple[float, float] = (-np.inf, np.inf)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +128,8 @@ def step(model: Model, state: State, index, matches: Matches, landmarks: Landmar
     weights = state.weights.copy()
     weights[: smooth.shape[1]] += change[6 + n_modes :].reshape(-1, 3)
     rotation = state.rotation @ scipy.spatial.transform.Rotation.from_rotvec(turn).as_matrix()
-    return State(rotation, state.shift + state.rotation @ shift, state.codes + codes, weights)
+    codes = state.codes + codes if stage.smooth else np.clip(state.codes + codes, *model.limits)
+    return State(rotation, state.shift + state.rotation @ shift, codes, weights)
 
 
 def _landmark_rows(model: Model, state: State, smooth, landmarks: Landmarks):

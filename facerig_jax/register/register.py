@@ -20,8 +20,10 @@ STATISTICS = ("mean_mm", "p95_mm", "known_share", "code_rms", "smooth_rms")
 # Landmarks that miss a rigidly placed mean face by more than this (mm rms) are in another order, or no face's: of 20
 # people of the model all miss by less than 5, and with left and right exchanged by more than 12.
 MAX_POINT_MISS = 9.0
-# A blendshape weight is drawn from N(0, this^2) where expressions take part.
-EXPRESSION_DEVIATION = 0.4
+# A blendshape weight is drawn from N(0, this^2), within the limits, where expressions take part.
+EXPRESSION_DEVIATION, EXPRESSION_LIMITS = 0.4, (0.0, 1.0)
+# An open mouth is too far from a closed one for closest points: each of these jawOpen weights is tried as a start.
+JAW_STARTS = (0.0, 0.5, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +106,15 @@ def register_scan(
     rotation, shift = _first_pose(head, landmarks, neutral)
     surface, model = prepare(scan), make_model(head, config.smooth, neutral)
     state = State(rotation, shift, np.zeros(len(model.modes)), np.zeros((model.smooth.shape[1], 3)))
+    starts = [state] if neutral is None else _jaw_starts(head, state)
     region = np.flatnonzero((np.asarray(head.face_mask) > 0.5) & (np.asarray(head.part) == SKIN))
     samples = region[farthest_points(model.base[region], config.samples)]
-    for stage in config.stages:
+    fitted = [
+        run_stage(model, start, head.faces, samples, surface, landmarks, config.stages[0], config.largest_turn)
+        for start in starts
+    ]
+    state = max(fitted, key=lambda state: agreement(model, state, head.faces, samples, surface, config))
+    for stage in config.stages[1:]:
         state = run_stage(model, state, head.faces, samples, surface, landmarks, stage, config.largest_turn)
     vertices, known, distance = _add_detail(head, model, state, surface, region, config)
     n_identity = len(head.identity_basis) if neutral is None else 0
@@ -133,7 +141,23 @@ def make_model(head: HeadModel, smooth: SmoothConfig, neutral: Registration | No
     if neutral is None:
         return Model(mean, head.unit_mm * np.asarray(head.identity_basis, np.float64), fields)
     modes = EXPRESSION_DEVIATION * head.unit_mm * np.asarray(head.expression_basis, np.float64)
-    return Model(np.asarray(neutral.vertices, np.float64), modes, fields)
+    limits = tuple(limit / EXPRESSION_DEVIATION for limit in EXPRESSION_LIMITS)
+    return Model(np.asarray(neutral.vertices, np.float64), modes, fields, limits)
+
+
+def _jaw_starts(head: HeadModel, state: State) -> list[State]:
+    """The state with the jaw closed, half open and open; as it is where the head has no jawOpen."""
+    is_jaw = np.array([name == "jawOpen" for name in head.expression_names])
+    weights = JAW_STARTS if is_jaw.any() else (0.0,)
+    return [dataclasses.replace(state, codes=weight / EXPRESSION_DEVIATION * is_jaw) for weight in weights]
+
+
+def agreement(model: Model, state: State, faces, samples, surface: Surface, config: RegisterConfig) -> float:
+    """The share of the samples that lie on the scan, each weighted by how closely."""
+    vertices = positions(model, state)
+    normals = vertex_normals(vertices, faces)
+    gate, turn = config.stages[0].gate[1], config.largest_turn
+    return float(find_matches(vertices[samples], normals[samples], state, surface, gate, turn).weight.mean())
 
 
 def _components(faces: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:
