@@ -56,15 +56,13 @@ def compare(options) -> None:
         total, draw = len(people), lambda: folder_samples(people)
     else:
         total, draw = options.count, lambda: synthetic_samples(head, params["detector"], options, max_views(options))
-    # Weights' networks give the baselines the same feature energy; without any they do without it.
-    learned = next(((p, c) for _, p, c, _ in given if c.update == "learned"), None)
-    config, weights = (learned[1], learned[0]) if learned else (BASE, None)
+    config, weights = learned_solver(given)
     record = settings_record(options, given)
     results, record = open_results(options.out, record)
     if record["adam_time_steps"] is None:
         record["adam_time_steps"] = steps_in_time(head, next(iter(draw())), config, weights, options.views)
     write_settings(options.out, record)
-    settings = methods.default_settings(config, weights, time_steps=record["adam_time_steps"])
+    settings = methods.Settings(config, weights, time_steps=record["adam_time_steps"])
     rows = methods.baselines(head, tuned.TUNED, settings)
     rows += [methods.trained(head, name, p, c) for name, p, c, _ in given]
     for kind in ("learned", "regression"):
@@ -129,6 +127,11 @@ def read_method(path: str) -> tuple[str, dict, LearnedConfig, str]:
     return f" ({name})", params, config, hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
+def learned_solver(given) -> tuple[LearnedConfig, dict | None]:
+    """Settings and parameters of the first learned optimiser among some weights; without one, those of `BASE`, None."""
+    return next(((config, params) for _, params, config, _ in given if config.update == "learned"), (BASE, None))
+
+
 def untrained(head, update: str) -> methods.Method:
     """A row with random weights, which says so."""
     config = dataclasses.replace(BASE, update=update)
@@ -182,13 +185,13 @@ def seven_points(points: np.ndarray) -> np.ndarray:
 def steps_in_time(head, sample: Sample, config: LearnedConfig, params: dict | None, views: int) -> int:
     """Adam's steps in the run time of the learned solver, both measured here and now, best of three."""
     photos = first_views(sample, views).photos
-    settings = methods.default_settings(config, params)
+    simple = methods.without_training(config)
+    empty = init_params(jax.random.key(0), methods.linear(simple))
     full = params if params is not None else init_params(jax.random.key(0), config)
     numbers = methods.AdamNumbers(**tuned.TUNED["adam_time"])
 
     def adam(steps):
-        run = methods.run_adam
-        return best_time(lambda: run(settings.params, head, numbers, steps, methods.linear(settings.config), photos))
+        return best_time(lambda: methods.run_adam(empty, head, numbers, steps, methods.linear(simple), photos))
 
     say("measuring run times for Adam at equal time")
     learned = best_time(lambda: methods.run_learned(full, head, config, photos))
@@ -218,12 +221,14 @@ def tune(options) -> None:
     params, head = load()
     head = jax.tree.map(jnp.asarray, head)
     samples = list(synthetic_samples(head, params["detector"], options, options.views, tuned.VALIDATION_SEED))
-    settings = methods.default_settings(time_steps=options.time_steps)
-    place = list(tuned.TUNED).index(name)
+    config, weights = learned_solver([read_method(path) for path in options.weights])
+    if name.endswith("_features") and weights is None:
+        raise cli.UserError(f"--method={name} needs --weights=FILE of a learned optimiser.")
+    settings = methods.Settings(config, weights, time_steps=options.time_steps)
+    row = 2 + list(tuned.TUNED).index(name)  # after the mean face and pose only
 
     def objective(numbers):
-        entry = {**tuned.TUNED, name: numbers}
-        method = methods.baselines(head, entry, settings)[2 + place]
+        method = methods.baselines(head, {**tuned.TUNED, name: numbers}, settings)[row]
         return np.mean([score(head, sample, method) for sample in samples])
 
     best, error = tuned.search(

@@ -36,6 +36,7 @@ from facerig_jax.evaluate.statistics import (
 )
 from facerig_jax.evaluate.study import Plan, Sample, first_views, photos_of, run_study
 from facerig_jax.head.model import landmark_positions
+from facerig_jax.networks.model import init_params
 
 SOLVER = changed(pose_blocks=())  # first poses from the landmarks
 SMALL = dataclasses.replace(CLASSICAL, landmarks="68", max_points=100)
@@ -174,6 +175,8 @@ def test_the_search_finds_a_minimum_and_never_takes_what_is_not_finite():
 
 def test_every_baseline_has_numbers_of_the_right_names():
     assert set(tuned.TUNED["adam"]) <= {field.name for field in dataclasses.fields(AdamNumbers)}
+    order = ["linear", "classical", "fixed", "adam", "adam_time"]  # that of the table, from its third row on
+    assert list(tuned.TUNED) == order + [f"{name}_features" for name in order[2:]]
     assert all(value > 0 for numbers in tuned.TUNED.values() for value in numbers.values())
     sizes = methods.fixed_config(SOLVER, {"identity": 10.0, "pose": 0.01, "expression": 0.1, "albedo": 1.0}).step_bias
     np.testing.assert_allclose(sizes, [[1, -2, -1, 0, 0]] * 3, atol=1e-12)
@@ -198,7 +201,7 @@ def samples():
 
 @pytest.fixture(scope="module")
 def settings():
-    return methods.default_settings(SOLVER, classical=SMALL, time_steps=18)
+    return methods.Settings(SOLVER, classical=SMALL, time_steps=18)
 
 
 def gentle():
@@ -214,10 +217,12 @@ def rows(settings):
 
 def test_adam_takes_any_number_of_steps_in_one_program_and_lowers_its_energy(samples, settings):
     head = tiny_head()
-    config, photos = methods.linear(settings.config), samples[0].photos
+    config, photos = methods.linear(methods.without_training(settings.config)), samples[0].photos
+
+    params = init_params(jax.random.key(0), config)
 
     def after(steps):
-        return methods.run_adam(settings.params, head, AdamNumbers(), steps, config, photos)
+        return methods.run_adam(params, head, AdamNumbers(), steps, config, photos)
 
     nine = after(9)
     before = methods._adam._cache_size()

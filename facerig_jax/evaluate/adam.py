@@ -29,7 +29,7 @@ class AdamNumbers:
     forget:       1 - b1, what Adam's first moment forgets in a step.
     last:         learning rate at the last step over that at the first, linear in between.
     identity_prior, expression_prior, albedo_prior: weights of the mean squared coefficients.
-    landmark:     weight of the landmark energy; the others keep those of EnergyWeights.
+    landmark, feature: weights of these energies; the photometric one counts 1.
     """
 
     identity: jax.Array | float = 0.3
@@ -42,6 +42,7 @@ class AdamNumbers:
     expression_prior: jax.Array | float = 0.1
     albedo_prior: jax.Array | float = 0.001
     landmark: jax.Array | float = 0.025
+    feature: jax.Array | float = 0.25
 
 
 @struct.dataclass
@@ -78,7 +79,7 @@ def solve_adam(
     Returns:
       Codes at the end, and the identity (9, I') after each ninth of the steps.
     """
-    weights = EnergyWeights(landmark=numbers.landmark)
+    weights = EnergyWeights(landmark=numbers.landmark, feature=numbers.feature)
     problem, state = begin(params, head, observed, weights, config, first_pose=first_pose)
     sizes = config.networks
     dtype = state.pose.dtype

@@ -28,7 +28,6 @@ from facerig_jax.solve.learned import begin, finish_stage, optimise
 from facerig_jax.solve.observe import first_pose, observe, observe_learned, view_status
 from facerig_jax.types import HeadModel
 
-UNTRAINED = ("feature",)  # energies that mean nothing without trained weights
 SOLVER_STEPS = 9
 # What the learned solver is called after its `update`.
 KINDS = {
@@ -54,16 +53,33 @@ class Method:
     timed: bool = True
 
 
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How the baselines run.
+
+    config:     of the learned solver whose energies and unknowns the descent baselines share.
+    params:     its networks' trained parameters, or None: the baselines then do without what only training gives, the
+                feature energy and the pose regressor.
+    classical:  of the classical solver.
+    time_steps: Adam's steps in the learned solver's run time, 0: not known.
+    """
+
+    config: LearnedConfig = BASE
+    params: dict | None = None
+    classical: FitConfig = FitConfig()
+    time_steps: int = 0
+
+
 def baselines(head: HeadModel, tuned: dict[str, dict], settings: Settings) -> list[Method]:
-    """Every method that needs no training, in the order of the table.
+    """Every method that needs no training, in the order of the table; with trained parameters also the descent
+    baselines on exactly the learned solver's energies.
 
     Args:
       head: morphable head.
       tuned: name -> numbers, see `tuned`.
       settings: how they run.
     """
-    fixed = fixed_config(settings.config, tuned["fixed"])
-    neutral = head.unit_mm * head.mean
+    neutral = head.unit_mm * jnp.asarray(head.mean)
 
     def mean_face(photos: Photos) -> Estimate:
         return Estimate(neutral, jnp.broadcast_to(neutral, (photos.images.shape[0], *neutral.shape)))
@@ -71,50 +87,40 @@ def baselines(head: HeadModel, tuned: dict[str, dict], settings: Settings) -> li
     def classical(name, config):
         return functools.partial(run_classical, head, Hyper(**tuned[name]), config)
 
-    def adam(name, n_steps):
-        return functools.partial(
-            run_adam, settings.params, head, AdamNumbers(**tuned[name]), n_steps, linear(settings.config)
-        )
-
+    simple = without_training(settings.config)
     methods = [
         Method("mean face", mean_face, timed=False),
-        Method("pose only", functools.partial(run_pose, head, settings.config)),
+        Method("pose only", functools.partial(run_pose, head, simple)),
         Method("linear landmarks", classical("linear", dataclasses.replace(settings.classical, blur=()))),
         Method("classical", classical("classical", settings.classical)),
-        Method("fixed steps", functools.partial(run_learned, settings.params, head, fixed)),
-        Method(f"Adam, {SOLVER_STEPS} steps", adam("adam", SOLVER_STEPS)),
+        *descents(head, tuned, "", "", init_params(jax.random.key(0), linear(simple)), simple, settings.time_steps),
     ]
-    if settings.time_steps:
-        methods.append(Method("Adam, equal time", adam("adam_time", settings.time_steps)))
+    if settings.params is not None and "feature" in settings.config.energies:
+        given = (settings.params, settings.config, settings.time_steps)
+        methods += descents(head, tuned, "_features", ", learned features", *given)
     return methods
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How the baselines run.
+def descents(head, tuned, suffix: str, words: str, params, config: LearnedConfig, time_steps: int) -> list[Method]:
+    """Gradient descent with fixed steps, and Adam, on a learned solver's energies; `suffix` of their numbers' names."""
+    numbers = {name: tuned[name + suffix] for name in ("fixed", "adam", "adam_time")}
+    weights = EnergyWeights(**{"feature": numbers["fixed"]["feature"]} if "feature" in numbers["fixed"] else {})
+    fixed = fixed_config(config, numbers["fixed"])
 
-    config:     of the learned solver whose energies and unknowns the descent baselines share.
-    params:     its networks' parameters; used only where `config.energies` has 'feature'.
-    classical:  of the classical solver.
-    time_steps: Adam's steps in the learned solver's run time, 0: not known.
-    """
+    def adam(name, n_steps):
+        return functools.partial(run_adam, params, head, AdamNumbers(**numbers[name]), n_steps, linear(config))
 
-    config: LearnedConfig
-    params: dict
-    classical: FitConfig = FitConfig()
-    time_steps: int = 0
+    methods = [
+        Method(f"fixed steps{words}", functools.partial(run_learned, params, head, fixed, weights=weights)),
+        Method(f"Adam, {SOLVER_STEPS} steps{words}", adam("adam", SOLVER_STEPS)),
+    ]
+    return methods + ([Method(f"Adam, equal time{words}", adam("adam_time", time_steps))] if time_steps else [])
 
 
-def default_settings(config: LearnedConfig = BASE, params: dict | None = None, **changes) -> Settings:
-    """Settings for a learned solver; without trained `params` the baselines do without what only training gives.
-
-    That is the feature energy, and the pose regressor: the first pose then comes from the landmarks.
-    """
-    if params is None:
-        kept = tuple(name for name in config.energies if name not in UNTRAINED)
-        config = dataclasses.replace(config, energies=kept, networks=_without_regressor(config))
-        params = init_params(jax.random.key(0), linear(config))
-    return Settings(config=config, params=params, **changes)
+def without_training(config: LearnedConfig) -> LearnedConfig:
+    """The settings without what means nothing before training: feature energy and pose regressor."""
+    kept = tuple(name for name in config.energies if name != "feature")
+    return dataclasses.replace(config, energies=kept, networks=_without_regressor(config))
 
 
 def linear(config: LearnedConfig) -> LearnedConfig:
@@ -162,9 +168,11 @@ def run_classical(head: HeadModel, hyper: Hyper, config: FitConfig, photos: Phot
     return _package(fit(photos, head, hyper=hyper, config=config), config.crop_size)
 
 
-def run_learned(params: dict, head: HeadModel, config: LearnedConfig, photos: Photos) -> Estimate:
+def run_learned(
+    params: dict, head: HeadModel, config: LearnedConfig, photos: Photos, weights: EnergyWeights | None = None
+) -> Estimate:
     """The learned solver; for a linear rig also the neutral after every step."""
-    result = fit(photos, head, params={"learned": params}, solver="learned", config=config)
+    result = fit(photos, head, params={"learned": params}, solver="learned", config=config, hyper=weights)
     steps = None
     if config.linear_rig:
         identity = result.trace["steps"]["x"].code.identity  # (stages, steps, I'), each stage from zero
@@ -197,7 +205,7 @@ def look(photos: Photos, head: HeadModel, config: LearnedConfig):
 
 def run_pose(head: HeadModel, config: LearnedConfig, photos: Photos) -> Estimate:
     """The mean face, posed by its landmarks; nothing else."""
-    return _pose_only(photos, head, dataclasses.replace(config, networks=_without_regressor(config)))
+    return _pose_only(photos, head, without_training(config))
 
 
 def _without_regressor(config: LearnedConfig):
