@@ -12,14 +12,8 @@ import pytest
 import trimesh
 from PIL import Image
 
-from facerig_jax.data.folders import (
-    SourceConfig,
-    choose_views,
-    folder_source,
-    read_landmarks,
-    read_scan,
-    save_landmarks,
-)
+from facerig_jax.data.folders import SourceConfig, choose_views, folder_source, read_scan
+from facerig_jax.data.landmark_files import read_landmarks, save_landmarks
 from facerig_jax.data.meshes import read_mesh, read_points
 from facerig_jax.data.photos import InputError
 from facerig_jax.data.registered import read_registered, save_registered

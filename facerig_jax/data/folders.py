@@ -3,7 +3,7 @@
     DIR/<subject>/
       *.jpg *.png ...            photos, any name; order by name, numbers by value
       landmarks.npz              optional: under each photo's file name (468, 3) px of that upright photo, see
-                                 `save_landmarks`; photos that it does not name go to the detector
+                                 landmark_files; photos that it does not name go to the detector
       registered.npz .ply .obj   optional: the neutral face, vertices in the head's order, mm
       <photo>.npz .ply .obj      optional, beside <photo>.jpg: the face of that photo with its expression, likewise and
                                  in the frame of registered.*
@@ -16,26 +16,19 @@ Truth is all or nothing: either every subject has registered.*, or none counts; 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 
+from facerig_jax.data.landmark_files import detect_landmarks, landmarks_beside, read_landmarks, rescale
 from facerig_jax.data.meshes import MESH_SUFFIXES, Mesh, read_mesh, read_points
 from facerig_jax.data.photos import InputError, find_inputs, pad_to_bucket, read_photo
 from facerig_jax.data.registered import Registered, find_file, read_registered
 from facerig_jax.data.scans import NEUTRAL_STEM, REGISTERED_STEM
 from facerig_jax.data.subjects import Subject
-from facerig_jax.detect import detect, load_detector
-from facerig_jax.export.files import atomic_write
+from facerig_jax.detect import load_detector
 from facerig_jax.geometry.alignment import similarity
 from facerig_jax.types import HeadModel
-
-LANDMARKS_FILE = "landmarks.npz"
-N_LANDMARKS = 468
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +112,7 @@ class FileSource:
         if path not in self.found:
             given = read_landmarks(entry.landmarks).get(path.name) if entry.landmarks else None
             if given is None:
-                self.found[path] = np.asarray(_detect(self.detector, image).landmarks)
+                self.found[path] = detect_landmarks(self.detector, image)
             else:
                 self.found[path] = rescale(given, photo.scale).astype(np.float32)
         return self.found[path]
@@ -135,9 +128,6 @@ class FileSource:
             faces = [read_registered(entry.faces[i], self.head).vertices for i in chosen]
             truth["vertices"] = np.stack([to_head(face) for face in faces])
         return truth
-
-
-_detect = jax.jit(detect)
 
 
 def folder_source(
@@ -201,12 +191,6 @@ def _entry(folder: Path, truth: Path) -> Entry:
     )
 
 
-def landmarks_beside(photo: Path) -> Path | None:
-    """The landmarks.npz in a photo's folder, if there is one."""
-    path = photo.parent / LANDMARKS_FILE
-    return path if path.is_file() else None
-
-
 def _all_or_none(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
     """Refuses truth for some; takes the photos' faces away where there is no neutral to go with them."""
     have = [entry.neutral is not None for entry in entries]
@@ -241,56 +225,6 @@ def choose_views(n_photos: int, n_views: int, index: int, seed: int | None) -> t
         return np.arange(n_views), np.ones(n_views, np.float32)
     generator = np.random.default_rng((seed, index))
     return np.sort(generator.permutation(n_photos)[:n_views]), np.ones(n_views, np.float32)
-
-
-def rescale(points: np.ndarray, scale: float) -> np.ndarray:
-    """Photo px (..., 3) of an image to those of the same image at `scale`; pixel centres at integer coordinates."""
-    return np.concatenate([(points[..., :2] + 0.5) * scale - 0.5, points[..., 2:] * scale], axis=-1)
-
-
-@functools.lru_cache(maxsize=4096)
-def read_landmarks(path: Path) -> dict[str, np.ndarray]:
-    """Photo file name -> (468, 3) px, from a landmarks.npz.
-
-    Raises:
-      InputError: not a .npz of such arrays.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is not a readable .npz of plain arrays ({error}).") from None
-    for name, array in arrays.items():
-        if array.shape != (N_LANDMARKS, 3) or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-            raise InputError(
-                f"{path}: {name} should be finite numbers ({N_LANDMARKS}, 3) px, got {array.dtype} {array.shape}."
-            )
-    return arrays
-
-
-def save_landmarks(source: FileSource) -> Iterator[Path]:
-    """Detects the landmarks of all photos and writes landmarks.npz into every folder of photos; yields the files.
-
-    Photos without a face are left out. Files that are there are kept.
-    """
-    folders: dict[Path, list[Path]] = {}
-    for entry in source.entries:
-        for photo in entry.photos:
-            folders.setdefault(photo.parent, []).append(photo)
-    for folder, files in folders.items():
-        path = folder / LANDMARKS_FILE
-        if path.exists():
-            continue
-        arrays = {}
-        for file in files:
-            photo = read_photo(file, source.config.size)
-            image = pad_to_bucket([photo], (source.config.size,))[0][0]
-            points = np.asarray(_detect(source.detector, image).landmarks)
-            if points.any():
-                arrays[file.name] = rescale(points, 1 / photo.scale)
-        with atomic_write(path) as out:
-            np.savez(out, **arrays)
-        yield path
 
 
 def _neutral(head: HeadModel, path: Path):

@@ -24,17 +24,16 @@ import re
 from pathlib import Path
 
 from facerig_jax.data.folders import (
-    REGISTERED_STEM,
     Entry,
     FileSource,
     SourceConfig,
     existing_folder,
-    find_file,
-    landmarks_beside,
     make_source,
 )
+from facerig_jax.data.landmark_files import landmarks_beside
 from facerig_jax.data.photos import PHOTO_SUFFIXES, InputError
-from facerig_jax.data.scans import ScanFiles
+from facerig_jax.data.registered import find_file
+from facerig_jax.data.scans import REGISTERED_STEM, ScanFiles
 from facerig_jax.types import HeadModel
 
 NEUTRAL = "N"

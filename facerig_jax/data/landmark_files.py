@@ -1,0 +1,88 @@
+"""Landmarks of photos: kept in landmarks.npz beside them, or found by the detector.
+
+The file holds one array (468, 3) per photo under the photo's file name: px of the upright photo in its full size, z in
+the same scale towards the camera. No pickle.
+"""
+
+from __future__ import annotations
+
+import functools
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+
+from facerig_jax.data.photos import InputError, pad_to_bucket, read_photo
+from facerig_jax.detect import detect
+from facerig_jax.export.files import atomic_write
+
+if TYPE_CHECKING:
+    from facerig_jax.data.folders import FileSource
+
+LANDMARKS_FILE = "landmarks.npz"
+N_LANDMARKS = 468
+_detect = jax.jit(detect)
+
+
+def detect_landmarks(detector: dict, image: np.ndarray) -> np.ndarray:
+    """(468, 3) px of an image (H, W, 3) uint8; zero where there is no face."""
+    return np.asarray(_detect(detector, image).landmarks)
+
+
+def landmarks_beside(photo: Path) -> Path | None:
+    """The landmarks.npz in a photo's folder, if there is one."""
+    path = photo.parent / LANDMARKS_FILE
+    return path if path.is_file() else None
+
+
+def rescale(points: np.ndarray, scale: float) -> np.ndarray:
+    """Photo px (..., 3) of an image to those of the same image at `scale`; pixel centres at integer coordinates."""
+    return np.concatenate([(points[..., :2] + 0.5) * scale - 0.5, points[..., 2:] * scale], axis=-1)
+
+
+@functools.lru_cache(maxsize=4096)
+def read_landmarks(path: Path) -> dict[str, np.ndarray]:
+    """Photo file name -> (468, 3) px, from a landmarks.npz.
+
+    Raises:
+      InputError: not a .npz of such arrays.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is not a readable .npz of plain arrays ({error}).") from None
+    for name, array in arrays.items():
+        if array.shape != (N_LANDMARKS, 3) or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise InputError(
+                f"{path}: {name} should be finite numbers ({N_LANDMARKS}, 3) px, got {array.dtype} {array.shape}."
+            )
+    return arrays
+
+
+def save_landmarks(source: FileSource) -> Iterator[Path]:
+    """Detects the landmarks of all photos and writes landmarks.npz into every folder of photos; yields the files.
+
+    Photos without a face are left out. Files that are there are kept.
+    """
+    folders: dict[Path, list[Path]] = {}
+    for entry in source.entries:
+        for photo in entry.photos:
+            folders.setdefault(photo.parent, []).append(photo)
+    for folder, files in folders.items():
+        path = folder / LANDMARKS_FILE
+        if path.exists():
+            continue
+        arrays = {}
+        for file in files:
+            photo = read_photo(file, source.config.size)
+            image = pad_to_bucket([photo], (source.config.size,))[0][0]
+            points = detect_landmarks(source.detector, image)
+            if points.any():
+                arrays[file.name] = rescale(points, 1 / photo.scale)
+        with atomic_write(path) as out:
+            np.savez(out, **arrays)
+        yield path
