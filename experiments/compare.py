@@ -17,12 +17,13 @@ from experiments import cli
 from facerig_jax import load
 from facerig_jax.checks import check_choice
 from facerig_jax.config import BASE, LearnedConfig
-from facerig_jax.data import synthetic
+from facerig_jax.data import synthetic_config
 from facerig_jax.data.folders import FileSource, SourceConfig, folder_source, read_scan
-from facerig_jax.data.subjects import HELD_OUT_SEED, Subject
-from facerig_jax.data.synthetic import SubjectConfig, make_subject
+from facerig_jax.data.subjects import HELD_OUT_SEED, VALIDATION_SEED
+from facerig_jax.data.synthetic import make_subject
 from facerig_jax.detect.landmarks import LANDMARKS68
-from facerig_jax.evaluate import methods, report, tuned
+from facerig_jax.evaluate import methods, report, runs, tuned
+from facerig_jax.evaluate.adam import AdamNumbers
 from facerig_jax.evaluate.estimate import errors
 from facerig_jax.evaluate.now import POINTS7
 from facerig_jax.evaluate.results import comparisons, open_results, summary, write_csv, write_settings
@@ -34,10 +35,10 @@ PHOTO_SIDE = 1024  # of scanned people's photos, padded: one size, so that nothi
 MAX_TIME_STEPS = 1000
 
 
-def renderers() -> dict[str, SubjectConfig]:
-    """The generator's settings by name: 'plain' the defaults, and every preset of data.synthetic in lower case."""
-    presets = {name.lower(): value for name, value in vars(synthetic).items() if isinstance(value, SubjectConfig)}
-    return {"plain": SubjectConfig(), **presets}
+def renderers() -> dict[str, synthetic_config.SubjectConfig]:
+    """The generator's presets by name, in lower case."""
+    presets = vars(synthetic_config).items()
+    return {name.lower(): value for name, value in presets if isinstance(value, synthetic_config.SubjectConfig)}
 
 
 def compare(options) -> None:
@@ -146,8 +147,7 @@ def synthetic_samples(head, detector, options, views: int, seed: int = HELD_OUT_
     config = dataclasses.replace(renderers()[renderer_name(options)], n_views=views)
     draw = jax.jit(make_subject, static_argnames="config")
     for index in range(options.count):
-        drawn = draw(head, seed, index, config)
-        subject = Subject(**{field.name: getattr(drawn, field.name) for field in dataclasses.fields(drawn)})
+        subject = draw(head, seed, index, config)
         photos = photos_of(subject, detector if options.landmarks == "detector" else None)
         missed = int((np.asarray(photos.view_mask) == 0).sum())
         if missed:
@@ -185,16 +185,16 @@ def seven_points(points: np.ndarray) -> np.ndarray:
 def steps_in_time(head, sample: Sample, config: LearnedConfig, params: dict | None, views: int) -> int:
     """Adam's steps in the run time of the learned solver, both measured here and now, best of three."""
     photos = first_views(sample, views).photos
-    simple = methods.without_training(config)
+    simple = runs.without_training(config)
     empty = init_params(jax.random.key(0), methods.linear(simple))
     full = params if params is not None else init_params(jax.random.key(0), config)
-    numbers = methods.AdamNumbers(**tuned.TUNED["adam_time"])
+    numbers = AdamNumbers(**tuned.TUNED["adam_time"])
 
     def adam(steps):
-        return best_time(lambda: methods.run_adam(empty, head, numbers, steps, methods.linear(simple), photos))
+        return best_time(lambda: runs.run_adam(empty, head, numbers, steps, methods.linear(simple), photos))
 
     say("measuring run times for Adam at equal time")
-    learned = best_time(lambda: methods.run_learned(full, head, config, photos))
+    learned = best_time(lambda: runs.run_learned(full, head, config, photos))
     few, many = adam(methods.SOLVER_STEPS), adam(10 * methods.SOLVER_STEPS)
     step = max((many - few) / (9 * methods.SOLVER_STEPS), 1e-6)
     steps = int(np.clip(methods.SOLVER_STEPS + (learned - few) / step, methods.SOLVER_STEPS, MAX_TIME_STEPS))
@@ -220,7 +220,7 @@ def tune(options) -> None:
     name = check_choice("--method", options.method, tuned.TUNED)
     params, head = load()
     head = jax.tree.map(jnp.asarray, head)
-    samples = list(synthetic_samples(head, params["detector"], options, options.views, tuned.VALIDATION_SEED))
+    samples = list(synthetic_samples(head, params["detector"], options, options.views, VALIDATION_SEED))
     config, weights = learned_solver([read_method(path) for path in options.weights])
     if name.endswith("_features") and weights is None:
         raise cli.UserError(f"--method={name} needs --weights=FILE of a learned optimiser.")

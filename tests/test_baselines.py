@@ -12,7 +12,7 @@ from tiny import TinySubjects, changed, tiny_head, tiny_params
 
 from facerig_jax.data.subjects import Traits
 from facerig_jax.detect.landmarks import landmarks68_from_dense
-from facerig_jax.evaluate import methods, report, tuned
+from facerig_jax.evaluate import methods, report, runs, tuned
 from facerig_jax.evaluate.adam import AdamNumbers
 from facerig_jax.evaluate.estimate import Estimate
 from facerig_jax.evaluate.methods import KINDS, Method
@@ -217,17 +217,17 @@ def rows(settings):
 
 def test_adam_takes_any_number_of_steps_in_one_program_and_lowers_its_energy(samples, settings):
     head = tiny_head()
-    config, photos = methods.linear(methods.without_training(settings.config)), samples[0].photos
+    config, photos = methods.linear(runs.without_training(settings.config)), samples[0].photos
 
     params = init_params(jax.random.key(0), config)
 
     def after(steps):
-        return methods.run_adam(params, head, AdamNumbers(), steps, config, photos)
+        return runs.run_adam(params, head, AdamNumbers(), steps, config, photos)
 
     nine = after(9)
-    before = methods._adam._cache_size()
+    before = runs._adam._cache_size()
     many = after(90)
-    assert methods._adam._cache_size() == before
+    assert runs._adam._cache_size() == before
     assert nine.steps.shape == (9, *head.mean.shape)
     np.testing.assert_array_equal(nine.steps[-1], nine.neutral)
     inner = slice(17, 68)  # the contour slides
@@ -237,8 +237,16 @@ def test_adam_takes_any_number_of_steps_in_one_program_and_lowers_its_energy(sam
         placed = landmark_positions(head.landmarks68, estimate.vertices_img)[:, inner, :2]
         return float(jnp.mean(jnp.linalg.norm(placed - points, axis=-1)))
 
-    still = methods.run_pose(head, config, photos)
+    still = runs.run_pose(head, config, photos)
     assert landmark_gap(many) < landmark_gap(nine) < landmark_gap(still)
+
+
+def test_trained_features_add_the_descent_baselines_on_the_same_energies():
+    config = methods.Settings(SOLVER).config
+    names = [m.name for m in methods.baselines(tiny_head(), tuned.TUNED, methods.Settings(SOLVER, {}, time_steps=50))]
+    assert "feature" in config.energies
+    assert names[-3:] == [f"{name}, learned features" for name in names[4:7]]
+    assert [m.name for m in methods.baselines(tiny_head(), tuned.TUNED, methods.Settings(SOLVER))] == names[:6]
 
 
 def test_the_neutral_after_the_last_step_is_the_result(rows, samples):
@@ -326,7 +334,7 @@ def test_methods_see_the_same_whether_their_arguments_are_new_or_old(rows, sampl
     """No second compilation for another subject of the same shapes."""
     for name in ("pose only", "Adam, 9 steps"):
         rows[name].run(samples[0].photos)
-    sizes = methods._adam._cache_size(), methods._pose_only._cache_size()
+    sizes = runs._adam._cache_size(), runs._pose_only._cache_size()
     for name in ("pose only", "Adam, 9 steps"):
         jax.block_until_ready(rows[name].run(samples[1].photos))
-    assert (methods._adam._cache_size(), methods._pose_only._cache_size()) == sizes
+    assert (runs._adam._cache_size(), runs._pose_only._cache_size()) == sizes

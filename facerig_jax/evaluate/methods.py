@@ -13,19 +13,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from facerig_jax.api import fit_rig
 from facerig_jax.config import BASE, EnergyWeights, FitConfig, Hyper, LearnedConfig
-from facerig_jax.evaluate.adam import AdamNumbers, neutral_of, solve_adam
-from facerig_jax.evaluate.estimate import Estimate, Photos, estimate_from_fit, place
-from facerig_jax.geometry.camera import normalized_to_pose
-from facerig_jax.geometry.visibility import visible
+from facerig_jax.evaluate.adam import AdamNumbers
+from facerig_jax.evaluate.estimate import Estimate, Photos
+from facerig_jax.evaluate.runs import learned_steps, run_adam, run_classical, run_learned, run_pose, without_training
 from facerig_jax.networks.model import init_params
-from facerig_jax.numerics import HIGHEST
-from facerig_jax.rig.decode import decode
-from facerig_jax.rig.space import rig_space
-from facerig_jax.solve import status as codes
-from facerig_jax.solve.learned import begin, finish_stage, optimise
-from facerig_jax.solve.observe import first_pose, observe, observe_learned, view_status
 from facerig_jax.types import HeadModel
 
 SOLVER_STEPS = 9
@@ -117,12 +109,6 @@ def descents(head, tuned, suffix: str, words: str, params, config: LearnedConfig
     return methods + ([Method(f"Adam, equal time{words}", adam("adam_time", time_steps))] if time_steps else [])
 
 
-def without_training(config: LearnedConfig) -> LearnedConfig:
-    """The settings without what means nothing before training: feature energy and pose regressor."""
-    kept = tuple(name for name in config.energies if name != "feature")
-    return dataclasses.replace(config, energies=kept, networks=_without_regressor(config))
-
-
 def linear(config: LearnedConfig) -> LearnedConfig:
     """The learned solver's settings for a rig of linear modes alone, whatever its update."""
     return dataclasses.replace(config, linear_rig=True, update="fixed")
@@ -148,139 +134,3 @@ def trained(head: HeadModel, name: str, params: dict, config: LearnedConfig) -> 
         functools.partial(run_learned, params, head, config),
         None if config.linear_rig else functools.partial(learned_steps, params, head, config),
     )
-
-
-def fit(photos: Photos, head: HeadModel, **options):
-    """`fit_rig` on given landmarks."""
-    return fit_rig(
-        photos.images,
-        options.pop("params", {}),
-        head,
-        landmarks=photos.landmarks,
-        view_mask=photos.view_mask,
-        image_size=photos.image_size,
-        **options,
-    )
-
-
-def run_classical(head: HeadModel, hyper: Hyper, config: FitConfig, photos: Photos) -> Estimate:
-    """Part A's solver; `FitConfig(blur=())` is the linear landmark fit."""
-    return _package(fit(photos, head, hyper=hyper, config=config), config.crop_size)
-
-
-def run_learned(
-    params: dict, head: HeadModel, config: LearnedConfig, photos: Photos, weights: EnergyWeights | None = None
-) -> Estimate:
-    """The learned solver; for a linear rig also the neutral after every step."""
-    result = fit(photos, head, params={"learned": params}, solver="learned", config=config, hyper=weights)
-    steps = None
-    if config.linear_rig:
-        identity = result.trace["steps"]["x"].code.identity  # (stages, steps, I'), each stage from zero
-        before = jnp.cumsum(identity[:, -1], 0) - identity[:, -1]
-        steps = _neutrals(head, (identity + before[:, None]).reshape(-1, identity.shape[-1]))
-    return _package(result, config.networks.image_size, steps)
-
-
-@functools.partial(jax.jit, static_argnames="crop_size")
-def _package(fit, crop_size: int, steps=None) -> Estimate:
-    return estimate_from_fit(fit, crop_size, steps)
-
-
-@jax.jit
-def _neutrals(head: HeadModel, identity: jax.Array) -> jax.Array:
-    return neutral_of(head, identity[:, : head.identity_basis.shape[0]])
-
-
-def look(photos: Photos, head: HeadModel, config: LearnedConfig):
-    """What the learned solver looks at: evidence, first pose (V, 6) normalised, crops."""
-    images = photos.images.astype(jnp.float32) / (255 if photos.images.dtype == jnp.uint8 else 1)
-    found = jnp.ones(images.shape[0], bool)
-    usable = view_status(found, photos.landmarks, photos.view_mask, photos.image_size) == codes.OK
-    weight = jnp.ones(photos.landmarks.shape[:2])
-    size, margin = config.networks.image_size, config.crop_margin
-    observed, crop = observe(images, photos.landmarks, weight, usable, photos.image_size, head, size, margin)
-    pose = None if config.networks.pose_blocks else first_pose(observed, head, config)
-    return observe_learned(observed, head, config), pose, crop
-
-
-def run_pose(head: HeadModel, config: LearnedConfig, photos: Photos) -> Estimate:
-    """The mean face, posed by its landmarks; nothing else."""
-    return _pose_only(photos, head, without_training(config))
-
-
-def _without_regressor(config: LearnedConfig):
-    return dataclasses.replace(config.networks, pose_blocks=())
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _pose_only(photos: Photos, head: HeadModel, config: LearnedConfig) -> Estimate:
-    _, pose, crop = look(photos, head, config)
-    still = jnp.zeros((pose.shape[0], 1), pose.dtype)
-    return linear_estimate(head, jnp.zeros(1), jnp.zeros(1), pose, still, crop, config)
-
-
-def run_adam(
-    params: dict, head: HeadModel, numbers: AdamNumbers, n_steps: int, config: LearnedConfig, photos: Photos
-) -> Estimate:
-    """Adam on the learned solver's energies with a linear rig."""
-    numbers = jax.tree.map(jnp.float32, numbers)
-    return _adam(photos, params, head, numbers, jnp.int32(n_steps), config)
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _adam(photos: Photos, params, head: HeadModel, numbers, n_steps, config: LearnedConfig) -> Estimate:
-    evidence, pose, crop = look(photos, head, config)
-    x, path = solve_adam(params, head, evidence, numbers, n_steps, config, first_pose=pose)
-    result = linear_estimate(head, x.identity, x.albedo, x.pose, x.expression, crop, config)
-    return result.replace(steps=head.unit_mm * neutral_of(head, path))
-
-
-def linear_estimate(head: HeadModel, identity, albedo, pose, expression, crop, config: LearnedConfig) -> Estimate:
-    """The linear rig at coefficients (I',), (A',), pose (V, 6) normalised and expression (V, M)."""
-    neutral, size = neutral_of(head, identity), config.networks.image_size
-    modes = jnp.asarray(head.expression_basis)[: expression.shape[1]]
-    vertices = neutral[None] + jnp.tensordot(expression, modes, 1, precision=HIGHEST)
-    real = normalized_to_pose(pose, head.unit_mm, size)
-    distance = jnp.full(pose.shape[0], config.inverse_distance * head.unit_mm, pose.dtype)
-    tone = jnp.asarray(head.albedo_mean) + jnp.tensordot(
-        albedo, jnp.asarray(head.albedo_basis)[: albedo.shape[0]], 1, precision=HIGHEST
-    )
-    colour = jnp.exp(jnp.minimum(tone, 0)) if head.albedo_space == "log" else jnp.clip(tone, 0, 1)
-    return Estimate(
-        neutral=head.unit_mm * neutral,
-        vertices=head.unit_mm * vertices,
-        vertices_img=place(vertices, real, distance, crop, size),
-        albedo=jnp.broadcast_to(colour, vertices.shape),
-    )
-
-
-def learned_steps(params: dict, head: HeadModel, config: LearnedConfig, photos: Photos) -> jax.Array:
-    """(S, P, 3) mm: the neutral after every step of the learned solver, for all vertices of the head."""
-    return _learned_steps(photos, params, head, config)
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _learned_steps(photos: Photos, params, head: HeadModel, config: LearnedConfig) -> jax.Array:
-    evidence, pose, _ = look(photos, head, config)
-    problem, state = begin(params, head, evidence, EnergyWeights(), config, first_pose=pose)
-    neutrals = []
-    for stage in range(config.stages):
-        # The solver's own stage, and its rig space once more: the compiler merges the two.
-        end, steps = optimise(problem, stage, config, visible, state)
-        space = rig_space(
-            params["stages"][stage],
-            stage,
-            problem.pyramids,
-            state.projected,
-            state.seen,
-            evidence.view_mask,
-            problem.head,
-            problem.tables,
-            config,
-        )
-        for number in range(config.steps):
-            code = jax.tree.map(lambda x, number=number: x[number], steps["x"].code)
-            whole = decode(params["stages"][stage], stage, space, code, state.whole, head, config)
-            neutrals.append(whole.neutral)
-        state, _ = finish_stage(problem, state, end, config, visible)
-    return head.unit_mm * jnp.stack(neutrals)

@@ -2,12 +2,10 @@
 
     python -m experiments.evaluate --what=tune --method=NAME --trials=24 --count=8
 
-The validation split is the synthetic subjects of seed 900,000: neither trained nor tested on.
+The validation split is the synthetic subjects of seed 900,000 (--renderer=hard): neither trained nor tested on.
 """
 
 import numpy as np
-
-VALIDATION_SEED = 900_000
 
 # name -> numbers: Hyper of the classical solver, step sizes, AdamNumbers.
 TUNED: dict[str, dict[str, float]] = {
