@@ -23,6 +23,7 @@ from facerig_jax.training.config import DataConfig, LossWeights, OptimizerConfig
 from facerig_jax.training.loop import Stopped, batch_numbers, is_done, make_batch, train
 from facerig_jax.training.objective import make_teacher
 from facerig_jax.training.records import METRICS, open_workdir, read_metrics
+from facerig_jax.training.sources import make_sources
 from facerig_jax.training.update import init_state, make_mesh, make_update, to_tree, to_vector
 
 POSE = TrainConfig(
@@ -276,10 +277,8 @@ def test_vector_and_tree_are_the_same_weights():
 
 
 def test_held_out_seeds_are_refused():
-    from facerig_jax.training.sources import make_sources
-
     for seed in (900_000, 1_000_000, 2_000_000):
-        with pytest.raises(ValueError, match=f"data.seed: {seed}"):
+        with pytest.raises(ValueError, match=f"Seed {seed} is kept"):
             make_sources(dataclasses.replace(POSE, data=DataConfig(seed=seed)), tiny.tiny_head())
 
 
