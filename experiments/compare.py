@@ -24,11 +24,11 @@ from facerig_jax.data.synthetic import make_subject
 from facerig_jax.detect.landmarks import LANDMARKS68
 from facerig_jax.evaluate import methods, report, runs, tuned
 from facerig_jax.evaluate.adam import AdamNumbers
-from facerig_jax.evaluate.estimate import errors
 from facerig_jax.evaluate.now import POINTS7
 from facerig_jax.evaluate.results import comparisons, open_results, summary, write_csv, write_settings
 from facerig_jax.evaluate.scans import Scan
 from facerig_jax.evaluate.study import Plan, Sample, first_views, photos_of, run_study, say
+from facerig_jax.evaluate.vertex import vertex_error
 from facerig_jax.networks.model import init_params
 
 PHOTO_SIDE = 1024  # of scanned people's photos, padded: one size, so that nothing is compiled twice
@@ -52,6 +52,8 @@ def compare(options) -> None:
     params, head = load()
     head = jax.tree.map(jnp.asarray, head)
     given = [read_method(path) for path in options.weights]
+    if len({name for name, *_ in given}) < len(given):
+        raise cli.UserError("--weights: the files need different names, their rows are called after them.")
     if options.subjects:
         people = scanned_people(options.subjects, head, params["detector"], options.views)
         total, draw = len(people), lambda: folder_samples(people)
@@ -85,7 +87,7 @@ def finish(results, plan: Plan, time_steps: int) -> None:
     for line in report.table(results, plan.views):
         print(line)
     print(f"Adam, equal time: {time_steps} steps.")
-    for line in report.draw_plots(results, plan):
+    for line in (*report.verdict(results, plan.views), *report.draw_plots(results, plan)):
         print(line)
     rows = [{"method": method} | row for method, entries in results.groups.items() for row in entries]
     if rows:
@@ -103,7 +105,7 @@ def settings_record(options, given) -> dict:
         "views": options.views,
         "drawn": max_views(options),
         "landmarks": options.landmarks,
-        "weights": {path: digest for (_, _, _, digest), path in zip(given, options.weights, strict=True)},
+        "weights": {name: digest for name, _, _, digest in given},
         "tuned": tuned.TUNED,
         "adam_time_steps": None,
     }
@@ -240,5 +242,6 @@ def tune(options) -> None:
 
 def score(head, sample: Sample, method: methods.Method) -> float:
     """Mean of the neutral's and the posed meshes' true vertex error, mm."""
-    found = errors(head, sample.truth, sample.photos, method.run(sample.photos))
-    return 0.5 * float(found["vertex"] + jnp.mean(found["posed"]))
+    estimate, truth = method.run(sample.photos), sample.truth
+    posed = jax.vmap(vertex_error, (0, 0, None))(estimate.vertices, truth.vertices, head.face_mask)
+    return 0.5 * float(vertex_error(estimate.neutral, truth.neutral, head.face_mask) + jnp.mean(posed))

@@ -137,6 +137,13 @@ def test_a_folder_of_other_settings_is_refused(tmp_path):
     assert open_results(tmp_path, {"views": 4, "steps": None})[1] == {"views": 4, "steps": 60}
     with pytest.raises(ValueError, match="views: 4 there, 8 here"):
         open_results(tmp_path, {"views": 8, "steps": None})
+    write_settings(tmp_path, {"views": 4, "weights": {"first": "1a"}})
+    assert open_results(tmp_path, {"views": 4, "weights": {"second": "2b"}})[1]["weights"] == {
+        "first": "1a",
+        "second": "2b",
+    }
+    with pytest.raises(ValueError, match="other weights called first"):
+        open_results(tmp_path, {"views": 4, "weights": {"first": "3c"}})
     write_csv(tmp_path / "other" / "results.csv", [])
     with pytest.raises(ValueError, match=r"without settings\.json"):
         open_results(tmp_path / "other", {"views": 4})
@@ -154,6 +161,9 @@ def test_pooled_figures_count_points_and_comparisons_pair_subjects(tmp_path):
     (pair,) = comparisons(results, 4)
     np.testing.assert_allclose([pair["a_minus_b"], pair["low"], pair["high"]], -0.2, atol=1e-9)
     assert pair["better"] == "first"
+    best, other = report.verdict(results, 4)
+    assert best.startswith("Best neutral mm: first, 2.000")
+    assert other.split() == ["second:", "+0.200", "[0.200,", "0.200]"]
 
 
 # Tuning

@@ -123,14 +123,8 @@ def fixed_config(config: LearnedConfig, numbers: dict[str, float]) -> LearnedCon
 
 def trained(head: HeadModel, name: str, params: dict, config: LearnedConfig) -> Method:
     """The learned solver with some weights, called after its `config.update`; `name` is added to that."""
-    kinds = {
-        "learned": "learned optimiser",
-        "regression": "direct regression",
-        "fixed": "fixed steps, trained networks",
-    }
-    label = f"{kinds[config.update]}{name}"
     return Method(
-        label,
+        KINDS[config.update] + name,
         functools.partial(run_learned, params, head, config),
         None if config.linear_rig else functools.partial(learned_steps, params, head, config),
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from facerig_jax.evaluate import plots, statistics
-from facerig_jax.evaluate.results import Results, column
+from facerig_jax.evaluate.results import Results, column, comparisons
 from facerig_jax.evaluate.study import Plan
 
 LABELS = {
@@ -27,11 +27,30 @@ LABELS = {
 }
 
 
+def primary_error(results: Results) -> str:
+    """The error that decides: the true vertex error, or NoW's where there are only scans."""
+    return "vertex" if any("vertex" in row for row in results.rows) else "now_mean"
+
+
+def verdict(results: Results, views: int) -> Iterator[str]:
+    """Which method is best, and by how much on the same subjects (paired bootstrap) the others are worse."""
+    name = primary_error(results)
+    means = {m: float(np.nanmean(column(results.chosen(m, views), name))) for m in results.methods(views)}
+    best = min(means, key=means.get)
+    yield f"Best {LABELS[name]}: {best}, {means[best]:.3f}. Worse on the same subjects, with 95 % intervals:"
+    for row in comparisons(results, views, (name,)):
+        if best in (row["a"], row["b"]):
+            other, sign = (row["b"], -1) if row["a"] == best else (row["a"], 1)
+            low, high = sorted((sign * row["low"], sign * row["high"]))
+            note = "" if row["better"] == best else " (undecided)"
+            yield f"  {other}: {sign * row['a_minus_b']:+.3f} [{low:.3f}, {high:.3f}]{note}"
+
+
 def table(results: Results, views: int) -> Iterator[str]:
     """The table on the screen: means over subjects, the primary error with its interval."""
     methods = results.methods(views)
     rows = {m: results.chosen(m, views) for m in methods}
-    primary = "vertex" if any("vertex" in row for m in methods for row in rows[m]) else "now_mean"
+    primary = primary_error(results)
     shown = [name for name in LABELS if any(name in row for m in methods for row in rows[m])]
     width = max(len(m) for m in methods) + 2
     yield f"{'':{width}}" + "".join(f"{LABELS[name]:>12}" for name in shown) + f"{'95 % of ' + LABELS[primary]:>24}"

@@ -72,7 +72,7 @@ def open_results(folder, settings: dict) -> tuple[Results, dict]:
 
     Args:
       folder: made when missing.
-      settings: JSON-able; a value of None takes what the folder says.
+      settings: JSON-able; a value of None takes what the folder says. 'weights' (name -> checksum) may grow.
 
     Returns:
       Results, and the settings with what the folder added.
@@ -88,7 +88,12 @@ def open_results(folder, settings: dict) -> tuple[Results, dict]:
             raise ValueError(f"{folder} holds a results.csv without settings.json; give another --out.")
         return Results(folder), settings
     found = json.loads(file.read_text())
-    for key in sorted(set(found) | set(settings)):
+    for name, digest in settings.get("weights", {}).items():
+        if found.get("weights", {}).get(name, digest) != digest:
+            raise ValueError(f"{folder} holds results of other weights called {name}; rename the file or the folder.")
+    if "weights" in settings:
+        settings["weights"] = found.get("weights", {}) | settings["weights"]
+    for key in sorted((set(found) | set(settings)) - {"weights"}):
         if settings.get(key) is not None and settings[key] != found.get(key):
             raise ValueError(
                 f"{folder} holds results of other settings ({key}: {found.get(key)!r} there, {settings[key]!r} here); "
