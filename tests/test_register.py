@@ -15,8 +15,9 @@ from test_mesh import sphere
 from facerig_jax.data.registered import read_registered
 from facerig_jax.data.synthetic import SubjectConfig, make_subject
 from facerig_jax.evaluate.vertex import vertex_error
+from facerig_jax.export.fit_files import POINTS7
 from facerig_jax.export.mesh_files import write_ply, write_points7
-from facerig_jax.head import load_head, vertices
+from facerig_jax.head import landmark_positions, load_head, vertices
 from facerig_jax.register import RegisterConfig, Scan, register_scan
 from facerig_jax.register.detail import normal_detail
 from facerig_jax.register.files import read_registration, write_registration
@@ -131,6 +132,25 @@ def test_steps_with_exact_planes_recover_pose_and_codes(rng):
     np.testing.assert_allclose(state.codes, codes, atol=1e-5)
     np.testing.assert_allclose(state.rotation, turn.as_matrix(), atol=1e-6)
     np.testing.assert_allclose(state.shift, [3, -2, 5], atol=1e-4)
+
+
+def test_landmarks_without_a_place_on_the_skin_are_left_out(plain_head):
+    """Of 68 the jaw line, of 468 those without trust, and what is unknown; the rest lies where the head has it."""
+    for count, embedding, expected in (
+        (7, None, 7),
+        (68, plain_head.landmarks68, 51),
+        (468, plain_head.landmarks_dense, 419),
+    ):
+        rows = list(POINTS7) if embedding is None else slice(None)
+        points = np.asarray(landmark_positions(embedding or plain_head.landmarks68, plain_head.mean), float)[rows]
+        found = scan_landmarks(plain_head, points, 1.0)
+        assert len(found.target) == expected
+        places = np.einsum("lc,lcx->lx", found.barycentric, plain_head.mean[found.corners])
+        np.testing.assert_allclose(places, found.target, atol=1e-4)
+        points[40 if count > 7 else 0] = np.nan
+        assert len(scan_landmarks(plain_head, points, 1.0).target) == expected - 1
+    with pytest.raises(ValueError, match="468 landmarks"):
+        scan_landmarks(plain_head.replace(landmarks_dense=None), np.zeros((468, 3)), 1.0)
 
 
 # What is refused

@@ -77,6 +77,23 @@ class Landmarks:
     deviation: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What stays the same through a registration.
+
+    faces:        (F, 3) of the head.
+    samples:      (S,) vertices that look for a partner.
+    largest_turn: degrees between the normals of partners.
+    """
+
+    model: Model
+    surface: Surface
+    landmarks: Landmarks
+    faces: np.ndarray
+    samples: np.ndarray
+    largest_turn: float
+
+
 def positions(model: Model, state: State, index=slice(None)) -> np.ndarray:
     """(P, 3) vertices, or those of `index`, in the head frame."""
     moved = np.tensordot(state.codes, model.modes[:, index], axes=1)
@@ -91,14 +108,21 @@ def pose_from_points(base: np.ndarray, landmarks: Landmarks):
     return rotation, shift, float(np.sqrt((left**2).sum(1).mean()))
 
 
-def find_matches(vertices, normals, state: State, surface: Surface, gate: float, largest_turn: float) -> Matches:
+def find_matches(problem: Problem, state: State, vertices, normals, gate: float) -> Matches:
     """Partners of vertices (S, 3) with normals (S, 3), head frame; none on a border, too far or turned away."""
-    point, normal, on_border = surface.closest(vertices @ state.rotation.T + state.shift)
-    point, normal = (point - state.shift) @ state.rotation, normal @ state.rotation
-    distance = np.linalg.norm(point - vertices, axis=1)
-    facing = (normal * normals).sum(1) > np.cos(np.deg2rad(largest_turn))
+    place, normal, on_border = problem.surface.closest(vertices @ state.rotation.T + state.shift)
+    place, normal = (place - state.shift) @ state.rotation, normal @ state.rotation
+    distance = np.linalg.norm(place - vertices, axis=1)
+    facing = (normal * normals).sum(1) > np.cos(np.deg2rad(problem.largest_turn))
     robust = (1 - np.minimum(distance / gate, 1) ** 2) ** 2  # Tukey's biweight
-    return Matches(point, normal, robust * facing * ~on_border)
+    return Matches(place, normal, robust * facing * ~on_border)
+
+
+def match_samples(problem: Problem, state: State, gate: float) -> Matches:
+    """Partners of the samples, where they are now."""
+    vertices = positions(problem.model, state)
+    normals = vertex_normals(vertices, problem.faces)
+    return find_matches(problem, state, vertices[problem.samples], normals[problem.samples], gate)
 
 
 def step(model: Model, state: State, index, matches: Matches, landmarks: Landmarks, stage: Stage) -> State:
@@ -147,11 +171,9 @@ def _landmark_rows(model: Model, state: State, smooth, landmarks: Landmarks):
     return rows.reshape(-1, rows.shape[2]), (miss / landmarks.deviation[:, None]).reshape(-1)
 
 
-def run_stage(model, state, faces, index, surface, landmarks, stage: Stage, largest_turn: float) -> State:
+def run_stage(problem: Problem, state: State, stage: Stage) -> State:
     """All steps of one stage; the gate closes geometrically."""
     for gate in np.geomspace(*stage.gate, stage.steps):
-        vertices = positions(model, state)
-        normals = vertex_normals(vertices, faces)
-        matches = find_matches(vertices[index], normals[index], state, surface, gate, largest_turn)
-        state = step(model, state, index, matches, landmarks, stage)
+        matches = match_samples(problem, state, gate)
+        state = step(problem.model, state, problem.samples, matches, problem.landmarks, stage)
     return state

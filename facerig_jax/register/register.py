@@ -9,10 +9,20 @@ import numpy as np
 import scipy.sparse.csgraph
 
 from facerig_jax.register.detail import normal_detail
-from facerig_jax.register.fit import Model, Stage, State, find_matches, pose_from_points, positions, run_stage
+from facerig_jax.register.fit import (
+    Model,
+    Problem,
+    Stage,
+    State,
+    find_matches,
+    match_samples,
+    pose_from_points,
+    positions,
+    run_stage,
+)
 from facerig_jax.register.modes import SmoothConfig, farthest_points, smooth_modes
 from facerig_jax.register.points import scan_landmarks
-from facerig_jax.register.scan import Scan, Surface, check_scan, prepare, vertex_normals
+from facerig_jax.register.scan import Scan, check_scan, prepare, vertex_normals
 from facerig_jax.types import HeadModel
 
 SKIN, EYEBALLS = 0, 1
@@ -20,8 +30,8 @@ STATISTICS = ("mean_mm", "p95_mm", "known_share", "code_rms", "smooth_rms")
 # Landmarks that miss a rigidly placed mean face by more than this (mm rms) are in another order, or no face's: of 20
 # people of the model all miss by less than 5, and with left and right exchanged by more than 12.
 MAX_POINT_MISS = 9.0
-# A blendshape weight is drawn from N(0, this^2), within the limits, where expressions take part.
-EXPRESSION_DEVIATION, EXPRESSION_LIMITS = 0.4, (0.0, 1.0)
+# A blendshape weight is drawn from N(0, this^2) where expressions take part.
+BLENDSHAPE_DEVIATION = 0.4
 # An open mouth is too far from a closed one for closest points: each of these jawOpen weights is tried as a start.
 JAW_STARTS = (0.0, 0.5, 1.0)
 
@@ -104,60 +114,61 @@ def register_scan(
     scan, head = check_scan(scan), jax.tree.map(np.asarray, head)
     landmarks = scan_landmarks(head, scan.points, config.point_noise)
     rotation, shift = _first_pose(head, landmarks, neutral)
-    surface, model = prepare(scan), make_model(head, config.smooth, neutral)
-    state = State(rotation, shift, np.zeros(len(model.modes)), np.zeros((model.smooth.shape[1], 3)))
-    starts = [state] if neutral is None else _jaw_starts(head, state)
-    region = np.flatnonzero((np.asarray(head.face_mask) > 0.5) & (np.asarray(head.part) == SKIN))
+    model, region = make_model(head, config.smooth, neutral), np.flatnonzero(_region(head))
     samples = region[farthest_points(model.base[region], config.samples)]
-    fitted = [
-        run_stage(model, start, head.faces, samples, surface, landmarks, config.stages[0], config.largest_turn)
-        for start in starts
-    ]
-    state = max(fitted, key=lambda state: agreement(model, state, head.faces, samples, surface, config))
-    for stage in config.stages[1:]:
-        state = run_stage(model, state, head.faces, samples, surface, landmarks, stage, config.largest_turn)
-    vertices, known, distance = _add_detail(head, model, state, surface, region, config)
-    n_identity = len(head.identity_basis) if neutral is None else 0
-    expression = EXPRESSION_DEVIATION * state.codes[n_identity:] if neutral else np.zeros(len(head.expression_basis))
+    problem = Problem(model, prepare(scan), landmarks, head.faces, samples, config.largest_turn)
+    first, *rest = config.stages
+    starts = [State(rotation, shift, codes, np.zeros((model.smooth.shape[1], 3))) for codes in _starts(head, neutral)]
+    fitted = [run_stage(problem, start, first) for start in starts]
+    state = max(fitted, key=lambda state: match_samples(problem, state, first.gate[1]).weight.sum())
+    for stage in rest:
+        state = run_stage(problem, state, stage)
+    vertices, known, distance = _add_detail(head, problem, state, region, config)
+    deviation, _ = _expression_prior(head)
     return Registration(
         vertices=vertices,
         known=known,
         rotation=state.rotation,
         shift=state.shift,
         identity=state.codes if neutral is None else neutral.identity,
-        expression=expression,
+        expression=np.zeros(len(head.expression_basis)) if neutral is None else deviation * state.codes,
         distance=distance,
         statistics=_statistics(distance, known, region, state),
     )
 
 
+def _region(head: HeadModel) -> np.ndarray:
+    """(P,) bool: the skin of the face, which is what a scan is compared with."""
+    return (head.face_mask > 0.5) & (head.part == SKIN)
+
+
+def _expression_prior(head: HeadModel):
+    """Standard deviation of an expression coefficient, and its smallest and largest value."""
+    return (BLENDSHAPE_DEVIATION, (0.0, 1.0)) if head.expression_prior == "unit_interval" else (1.0, (-3.0, 3.0))
+
+
 def make_model(head: HeadModel, smooth: SmoothConfig, neutral: Registration | None) -> Model:
     """Mean and identity modes, or a person's neutral and expressions; plus smooth modes that keep eyeballs round."""
     mean = head.unit_mm * np.asarray(head.mean, np.float64)
-    face, part = np.asarray(head.face_mask) > 0.5, np.asarray(head.part)
-    fields = smooth_modes(mean, face & (part == SKIN), smooth)
-    for eyeball in _components(np.asarray(head.faces), part == EYEBALLS):
+    fields = smooth_modes(mean, _region(head), smooth)
+    for eyeball in _components(head.faces, head.part == EYEBALLS):
         fields[eyeball] = fields[eyeball].mean(0)
     if neutral is None:
         return Model(mean, head.unit_mm * np.asarray(head.identity_basis, np.float64), fields)
-    modes = EXPRESSION_DEVIATION * head.unit_mm * np.asarray(head.expression_basis, np.float64)
-    limits = tuple(limit / EXPRESSION_DEVIATION for limit in EXPRESSION_LIMITS)
+    deviation, limits = _expression_prior(head)
+    modes = deviation * head.unit_mm * np.asarray(head.expression_basis, np.float64)
+    limits = tuple(limit / deviation for limit in limits)
     return Model(np.asarray(neutral.vertices, np.float64), modes, fields, limits)
 
 
-def _jaw_starts(head: HeadModel, state: State) -> list[State]:
-    """The state with the jaw closed, half open and open; as it is where the head has no jawOpen."""
+def _starts(head: HeadModel, neutral: Registration | None) -> list[np.ndarray]:
+    """Codes to start from: 0, and for an expression also with the jaw half open and open, where it has a shape."""
+    if neutral is None:
+        return [np.zeros(len(head.identity_basis))]
     is_jaw = np.array([name == "jawOpen" for name in head.expression_names])
-    weights = JAW_STARTS if is_jaw.any() else (0.0,)
-    return [dataclasses.replace(state, codes=weight / EXPRESSION_DEVIATION * is_jaw) for weight in weights]
-
-
-def agreement(model: Model, state: State, faces, samples, surface: Surface, config: RegisterConfig) -> float:
-    """The share of the samples that lie on the scan, each weighted by how closely."""
-    vertices = positions(model, state)
-    normals = vertex_normals(vertices, faces)
-    gate, turn = config.stages[0].gate[1], config.largest_turn
-    return float(find_matches(vertices[samples], normals[samples], state, surface, gate, turn).weight.mean())
+    if not is_jaw.any():
+        return [np.zeros(len(head.expression_basis))]
+    return [weight / _expression_prior(head)[0] * is_jaw for weight in JAW_STARTS]
 
 
 def _components(faces: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:
@@ -184,22 +195,20 @@ def _first_pose(head: HeadModel, landmarks, neutral: Registration | None):
     return rotation, shift
 
 
-def _add_detail(head, model, state, surface: Surface, region, config: RegisterConfig):
+def _add_detail(head: HeadModel, problem: Problem, state: State, region, config: RegisterConfig):
     """Final vertices (P, 3), known (P,) and the distances (P,) that are left there, mm."""
-    vertices = positions(model, state)
+    vertices = positions(problem.model, state)
     normals = vertex_normals(vertices, head.faces)
 
     def measure(vertices):
-        matches = find_matches(
-            vertices[region], normals[region], state, surface, config.detail_gate, config.largest_turn
-        )
+        matches = find_matches(problem, state, vertices[region], normals[region], config.detail_gate)
         gap, weight = np.zeros(len(vertices)), np.zeros(len(vertices))
         gap[region] = ((matches.point - vertices[region]) * normals[region]).sum(1)
         weight[region] = matches.weight
         return gap, weight
 
     gap, weight = measure(vertices)
-    skin = np.asarray(head.faces)[(np.asarray(head.part)[head.faces] == SKIN).all(1)]
+    skin = head.faces[(head.part[head.faces] == SKIN).all(1)]
     settings = (config.detail_noise, config.detail_deviation, config.detail_length)
     vertices = vertices + normal_detail(vertices, skin, gap, weight, *settings)[:, None] * normals
     gap, weight = measure(vertices)
