@@ -66,18 +66,24 @@ def compare(options) -> None:
         record["adam_time_steps"] = steps_in_time(head, next(iter(draw())), config, weights, options.views)
     write_settings(options.out, record)
     settings = methods.Settings(config, weights, time_steps=record["adam_time_steps"])
-    rows = methods.baselines(head, tuned.TUNED, settings)
-    rows += [methods.trained(head, name, p, c) for name, p, c, _ in given]
-    for kind in ("learned", "regression"):
-        if options.allow_untrained and not any(c.update == kind for _, _, c, _ in given):
-            rows.append(untrained(head, kind))
-    for kind, name in methods.KINDS.items():
-        if kind != "fixed" and not any(row.name.startswith(name) for row in rows):
-            print(f"{name}: left out, no --weights with update={kind!r} given.")
+    rows = methods.baselines(head, tuned.TUNED, settings) + trained_rows(head, given, options.allow_untrained)
     curve = tuple(int(v) for v in options.curve) if not options.subjects else ()
     plan = Plan(options.views, curve, options.curve_count, options.scan_protocols)
     run_study(head, rows, draw(), results, plan, total)
     finish(results, plan, record["adam_time_steps"])
+
+
+def trained_rows(head, given, allow_untrained: bool) -> list[methods.Method]:
+    """A row for each file of weights; says which kinds are left out."""
+    rows = [methods.trained(head, name, params, config) for name, params, config, _ in given]
+    for kind in ("regression", "learned"):
+        if any(config.update == kind for _, _, config, _ in given):
+            continue
+        if allow_untrained:
+            rows.append(untrained(head, kind))
+        else:
+            print(f"{methods.KINDS[kind]}: left out, no --weights with update={kind!r} given.")
+    return rows
 
 
 def finish(results, plan: Plan, time_steps: int) -> None:
@@ -87,11 +93,13 @@ def finish(results, plan: Plan, time_steps: int) -> None:
     for line in report.table(results, plan.views):
         print(line)
     print(f"Adam, equal time: {time_steps} steps.")
-    for line in (*report.verdict(results, plan.views), *report.draw_plots(results, plan)):
+    for line in (*report.verdict(results, plan.views), *report.worst_groups(results, plan.views)):
         print(line)
-    rows = [{"method": method} | row for method, entries in results.groups.items() for row in entries]
-    if rows:
-        write_csv(results.folder / "groups.csv", rows)
+    report.draw_plots(results, plan)
+    tables = (report.by_group(results, plan.views), report.by_yaw(results, plan.views))
+    groups = [{"method": method} | row for table in tables for method, rows in table.items() for row in rows]
+    if groups:
+        write_csv(results.folder / "groups.csv", groups)
     print(f"Files in {results.folder}: results.csv, views.csv, summary.csv, differences.csv, *.png.")
 
 
@@ -125,7 +133,10 @@ def read_method(path: str) -> tuple[str, dict, LearnedConfig, str]:
     """Weights of the learned solver: what to add to its name, parameters, settings, and the file's checksum."""
     from facerig_jax.networks.weights import read_weights
 
-    params, config = read_weights(path)
+    try:
+        params, config = read_weights(path)
+    except FileNotFoundError as error:
+        raise cli.UserError(str(error)) from error
     name = Path(path).stem
     return f" ({name})", params, config, hashlib.sha256(Path(path).read_bytes()).hexdigest()
 

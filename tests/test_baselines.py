@@ -95,6 +95,7 @@ def test_breakdown_names_the_worst_group_of_made_up_data():
     worst = worst_group(rows)
     assert (worst["factor"], worst["group"]) == ("skin tone", "darkest third")
     assert worst["n"] == 30
+    assert [row["group"] for row in rows[:3]] == ["lightest third", "middle third", "darkest third"]
     assert sum(row["n"] for row in rows if row["factor"] == "age") == count
     second = max((row for row in rows if row["factor"] == "age"), key=lambda row: row["mean"])
     assert second["group"] == "under 30 years"
@@ -105,12 +106,12 @@ def test_a_group_of_two_is_never_the_worst_and_unknown_traits_are_left_out():
     groups = groupings({"age": age, "melanin": np.full(8, np.nan), "sex": np.zeros(0)})
     assert set(groups) == {"age"}
     worst = worst_group(breakdown(np.array([9, 9, 1, 1, 1, 2, 2, 2.0]), groups))
-    assert worst["group"] == "50 and over years"
+    assert worst["group"] == "50 years and over"
 
 
 @pytest.mark.parametrize(
     ("yaw", "name"),
-    [(-50, "45 and over degrees"), (44, "30 to 45 degrees"), (15, "15 to 30 degrees"), (-3, "under 15 degrees")],
+    [(-50, "45 degrees and over"), (44, "30 to 45 degrees"), (15, "15 to 30 degrees"), (-3, "under 15 degrees")],
 )
 def test_yaw_bands_do_not_care_for_the_side(yaw, name):
     assert groupings({"yaw": [yaw]})["yaw"] == [name]
@@ -324,6 +325,8 @@ def test_a_whole_run_writes_table_files_and_plots_and_goes_on_where_it_stopped(t
     text = "\n".join(report.table(results, 2))
     assert all(name in text for name in rows)
     write_csv(tmp_path / "summary.csv", summary(results, 2))
+    assert any(row["group"] == "under 30 years" for row in report.by_group(results, 2)["classical"])
+    assert sum(row["n"] for row in report.by_yaw(results, 2)["classical"]) == 4  # views
     report.draw_plots(results, plan)
     for name in ("methods_vertex", "methods_posed", "views", "steps", "groups/classical"):
         data = (tmp_path / f"{name}.png").read_bytes()

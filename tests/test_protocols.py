@@ -9,8 +9,11 @@ from test_evaluate import DIRECTIONS, RADII, moved, rotation_matrix, with_nose
 from test_mesh import sphere
 from tiny import tiny_head
 
+from experiments import compare
+from facerig_jax.detect.landmarks import LANDMARKS68
 from facerig_jax.evaluate.now import face_crop, nose_tip_of_scan, now_distances, point_to_plane_rmse
 from facerig_jax.evaluate.pictures import PARTS, landmark_nme, photometric_error
+from facerig_jax.evaluate.scans import ScanProtocols
 from facerig_jax.evaluate.vertex import deformation_error, vertex_error
 from facerig_jax.geometry.light import sh_basis, shade
 from facerig_jax.geometry.mesh import vertex_normals
@@ -244,3 +247,31 @@ def test_errors_are_the_same_compiled_and_mapped():
     mask = jnp.ones(40)
     looped = [vertex_error(a, b, mask) for a, b in zip(guess, truth, strict=True)]
     np.testing.assert_allclose(jax.vmap(vertex_error, (0, 0, None))(guess, truth, mask), looped, rtol=1e-4)
+
+
+# All of them on one head
+
+
+def test_scan_protocols_score_zero_where_they_are_invariant(head, rng):
+    """The embedded head's own mean as the scan; predictions are copies of it in another frame."""
+    protocols = ScanProtocols(head)
+    scan = protocols.scan_of(protocols.mean)
+    assert scan.points.shape == (7, 3)
+    assert 1000 < face_crop(scan.vertices, scan.points).sum() < len(scan.vertices)
+    (rigid,) = moved(rng, protocols.mean)
+    found, distances = protocols(scan, rigid)
+    assert set(found) == {*(f"{n}_{s}" for n in ("now", "now_metrical") for s in ("mean", "median")), "fg2018", "plane"}
+    assert max(found.values()) < 1e-3  # landmarks are computed in single precision
+    assert set(distances) == {"now", "now_metrical"}
+    found, _ = protocols(scan, 1.1 * rigid)
+    assert max(found[name] for name in ("now_mean", "fg2018", "plane")) < 1e-3
+    assert found["now_metrical_mean"] > 0.5
+
+
+def test_seven_points_are_found_among_more():
+    dense = np.arange(3 * 468).reshape(468, 3)
+    sparse = dense[list(LANDMARKS68)]
+    seven = compare.seven_points(dense)
+    np.testing.assert_array_equal(compare.seven_points(sparse), seven)
+    np.testing.assert_array_equal(compare.seven_points(seven), seven)
+    np.testing.assert_array_equal(seven[[0, 3]], dense[[33, 263]])  # outer eye corners, the subject's right first

@@ -69,12 +69,11 @@ def table(results: Results, views: int) -> Iterator[str]:
         yield f"{method:{width}}" + "".join(cells) + f"{spread['low']:14.3f} to {spread['high']:.3f}{note}"
 
 
-def draw_plots(results: Results, plan: Plan) -> list[str]:
-    """Writes the plots that there are numbers for; returns what to say about the worst groups."""
+def draw_plots(results: Results, plan: Plan) -> None:
+    """Writes the plots that there are numbers for."""
     views, folder = plan.views, results.folder
     methods = results.methods(views)
     rows = {m: results.chosen(m, views) for m in methods}
-    said = []
     for name, label in (
         ("vertex", "true vertex error of the neutral, mm"),
         ("posed", "true vertex error with expression, mm"),
@@ -87,9 +86,12 @@ def draw_plots(results: Results, plan: Plan) -> list[str]:
             plots.bars(folder / f"methods_{name}.png", entries, f"{count} subjects, {views} photos each", label)
     curve(results, plan)
     steps(results, rows, views)
-    for method in methods:
-        said += groups_of(results, method, rows[method], views)
-    return said
+    for method, entries in by_group(results, views).items():
+        slug = "".join(c if c.isalnum() else "_" for c in method).strip("_")
+        title = f"{method}: by group ({views} photos; dashed: all subjects)"
+        overall = float(np.nanmean(column(rows[method], "vertex")))
+        worst, label = statistics.worst_group(entries), "true vertex error of the neutral, mm"
+        plots.groups(folder / "groups" / f"{slug}.png", entries, overall, worst, title, label)
 
 
 def curve(results: Results, plan: Plan) -> None:
@@ -97,6 +99,8 @@ def curve(results: Results, plan: Plan) -> None:
     counts = sorted({*plan.curve, plan.views})
     series = {}
     for method in results.methods(plan.views):
+        if method == "pose only":  # its neutral is the mean face's
+            continue
         by_count = {v: {r["subject"]: r["vertex"] for r in results.chosen(method, v) if "vertex" in r} for v in counts}
         common = set.intersection(*(set(found) for found in by_count.values()))
         if common and len(counts) > 1:
@@ -131,26 +135,35 @@ def steps(results: Results, rows: dict[str, list[dict]], views: int) -> None:
         )
 
 
-def groups_of(results: Results, method: str, rows: list[dict], views: int) -> list[str]:
-    """Breakdown of one method: the neutral by person and mean yaw; a plot, a table, and the worst group in words."""
-    values = column(rows, "vertex")
-    names = {name: column(rows, name) for name in ("melanin", "sex", "age", "yaw")}
-    found = statistics.groupings(names) if np.isfinite(values).any() else {}
-    if not found:
-        return []
-    entries = statistics.breakdown(values, found)
-    per_view = [r for r in results.views if r["method"] == method and "yaw" in r and "posed" in r]
-    by_view = statistics.groupings({"yaw": column(per_view, "yaw")})
-    extra = statistics.breakdown(column(per_view, "posed"), {f"{k} of the view, posed": v for k, v in by_view.items()})
-    worst, overall = statistics.worst_group(entries), float(np.nanmean(values))
-    slug = "".join(c if c.isalnum() else "_" for c in method).strip("_")
-    title = f"{method}: by group ({views} photos; dashed: all subjects)"
-    path = results.folder / "groups" / f"{slug}.png"
-    plots.groups(path, entries, overall, worst, title, "true vertex error of the neutral, mm")
-    results.groups[method] = entries + extra
-    if worst is None:
-        return []
-    return [
-        f"{method}: worst group is {worst['factor']} = {worst['group']} (n = {worst['n']}): {worst['mean']:.3f} mm "
-        f"[{worst['low']:.3f}, {worst['high']:.3f}], {worst['mean'] / overall - 1:+.0%} of the mean over all"
-    ]
+def by_group(results: Results, views: int) -> dict[str, list[dict]]:
+    """The neutral's error by the subjects' traits and mean |yaw|: method -> see `statistics.breakdown`."""
+    tables = {}
+    for method in results.methods(views):
+        rows = results.chosen(method, views)
+        groups = statistics.groupings({name: column(rows, name) for name in ("melanin", "sex", "age", "yaw")})
+        if groups and any("vertex" in row for row in rows):
+            tables[method] = statistics.breakdown(column(rows, "vertex"), groups)
+    return tables
+
+
+def by_yaw(results: Results, views: int) -> dict[str, list[dict]]:
+    """The posed meshes' error by the yaw of each view: method -> see `statistics.breakdown`."""
+    tables = {}
+    for method in results.methods(views):
+        rows = [row for row in results.views if row["method"] == method and "yaw" in row and "posed" in row]
+        groups = statistics.groupings({"yaw": column(rows, "yaw")})
+        groups = {"yaw of the view, posed error": groups["yaw"]} if groups else {}
+        tables[method] = statistics.breakdown(column(rows, "posed"), groups)
+    return tables
+
+
+def worst_groups(results: Results, views: int) -> Iterator[str]:
+    """One line per method: the group of subjects with the largest error."""
+    for method, entries in by_group(results, views).items():
+        overall = float(np.nanmean(column(results.chosen(method, views), "vertex")))
+        if (worst := statistics.worst_group(entries)) is not None:
+            yield (
+                f"{method}: worst group is {worst['factor']} = {worst['group']} (n = {worst['n']}): "
+                f"{worst['mean']:.3f} mm [{worst['low']:.3f}, {worst['high']:.3f}], "
+                f"{worst['mean'] / overall - 1:+.0%} of the mean over all"
+            )

@@ -30,14 +30,12 @@ class Results:
     rows:      one dict per subject, method and number of views.
     views:     one dict per subject, method and view.
     distances: subject -> '<method>.<protocol>' -> distances in mm, all points of the protocol.
-    groups:    method -> its breakdown.
     """
 
     folder: Path
     rows: list[dict] = dataclasses.field(default_factory=list)
     views: list[dict] = dataclasses.field(default_factory=list)
     distances: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
-    groups: dict[str, list[dict]] = dataclasses.field(default_factory=dict)
 
     def has(self, subject: str, method: str, views: int) -> bool:
         """Whether this row is there."""

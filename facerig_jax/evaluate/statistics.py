@@ -48,9 +48,16 @@ def tercile_names(values, names: tuple[str, str, str]) -> list[str]:
 
 def band_names(values, edges, unit: str) -> list[str]:
     """The band between `edges` that each value lies in, in words."""
-    words = [f"under {edges[0]}"] + [f"{a} to {b}" for a, b in zip(edges, edges[1:], strict=False)]
-    words.append(f"{edges[-1]} and over")
-    return [f"{words[int(place)]} {unit}" for place in np.searchsorted(edges, values, side="right")]
+    words = [f"under {edges[0]} {unit}"] + [f"{a} to {b} {unit}" for a, b in zip(edges, edges[1:], strict=False)]
+    words.append(f"{edges[-1]} {unit} and over")
+    return [words[int(place)] for place in np.searchsorted(edges, values, side="right")]
+
+
+def in_order(group: str):
+    """Sort key: skin tones from light to dark, bands from low to high, other names by the alphabet."""
+    first = group.split()[0]
+    ranks = {"lightest": 0, "middle": 1, "darkest": 2, "under": -1}
+    return (int(first) if first.isdigit() else ranks.get(first, 0)), group
 
 
 def groupings(traits: dict[str, np.ndarray]) -> dict[str, list[str]]:
@@ -70,10 +77,10 @@ def groupings(traits: dict[str, np.ndarray]) -> dict[str, list[str]]:
 
 
 def breakdown(values, groups: dict[str, list[str]]) -> list[dict]:
-    """`summarise` of every group; each entry also names its 'factor' and 'group', in the order of first appearance."""
+    """`summarise` of every group; each entry also names its 'factor' and 'group'."""
     values, rows = np.asarray(values, np.float64), []
     for factor, labels in groups.items():
-        for group in sorted(set(labels)):
+        for group in sorted(set(labels), key=in_order):
             chosen = np.array([label == group for label in labels])
             rows.append({"factor": factor, "group": group} | summarise(values[chosen]))
     return rows

@@ -19,9 +19,6 @@ from facerig_jax.evaluate.results import Results
 from facerig_jax.evaluate.scans import Scan, ScanProtocols
 from facerig_jax.types import HeadModel
 
-# Per view errors, whose means over the views go into the subject's row.
-PER_VIEW = ("posed", "deformation", "photometric", "psnr")
-
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
