@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# The tests run side by side: numpy's matrix products with a thread per core would hold each other up.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import jax
 import numpy as np
 import pytest

@@ -4,10 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from experiments import cli, train
+from facerig_jax.networks.model import init_params
 from facerig_jax.networks.weights import read_weights
 from facerig_jax.settings import to_plain
 from facerig_jax.training.config import TrainConfig
@@ -55,7 +58,7 @@ def test_missing_or_wrong_flags_are_refused_in_words(flags, message):
         train.settings(*flags, [], None)
 
 
-def test_the_smoke_configuration_trains_and_its_loss_falls(tmp_path):
+def test_the_smoke_configuration_trains_its_first_stage_and_the_loss_falls(tmp_path):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "experiments.train", "--config=experiments/configs/smoke.py"]
     run = subprocess.run(
@@ -67,4 +70,11 @@ def test_the_smoke_configuration_trains_and_its_loss_falls(tmp_path):
     assert np.mean([r["loss"] for r in records[-3:]]) < 0.7 * np.mean([r["loss"] for r in records[:2]])
     names = {path.name for path in folder.iterdir()}
     assert {"config.json", "metrics.jsonl", "checkpoints", "weights.npz", "loss.png", "error.png", "DONE"} <= names
-    read_weights(folder / "weights.npz")
+    params, model = read_weights(folder / "weights.npz")
+    first = init_params(jax.random.key(0), model)
+    changed = [not np.allclose(*map(ravel, pair)) for pair in zip(params["stages"], first["stages"], strict=True)]
+    assert changed == [True, False]
+
+
+def ravel(tree):
+    return ravel_pytree(tree)[0]

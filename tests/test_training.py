@@ -1,6 +1,7 @@
-"""Training: bit-exact resuming, whole checkpoints only, the same loss on any number of devices, and a loss that falls.
+"""Training: bit-exact resuming, whole checkpoints only, the same loss on any number of devices and processes.
 
-What does not depend on the solver is tested on the pose regressor alone, which compiles in seconds.
+Nothing of this depends on the solver, so it is tested on the pose regressor alone, which compiles in seconds;
+test_train_cli trains the solver.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ import tiny
 
 from facerig_jax.networks.weights import read_weights, write_weights
 from facerig_jax.training.checkpoints import Checkpoints, digest
-from facerig_jax.training.config import DataConfig, LossWeights, OptimizerConfig, TrainConfig
+from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
 from facerig_jax.training.loop import Stopped, batch_numbers, is_done, make_batch, train
 from facerig_jax.training.objective import make_teacher
 from facerig_jax.training.records import METRICS, open_workdir, read_metrics
@@ -280,26 +281,3 @@ def test_held_out_seeds_are_refused():
     for seed in (900_000, 1_000_000, 2_000_000):
         with pytest.raises(ValueError, match=f"Seed {seed} is kept"):
             make_sources(dataclasses.replace(POSE, data=DataConfig(seed=seed)), tiny.tiny_head())
-
-
-def test_early_updates_of_a_curriculum_leave_later_stages_alone(tmp_path):
-    """The whole solver's loss falls, and a stage that is not trained yet keeps its weights."""
-    weights = LossWeights(neutral=1.0, expression=0.1)
-    config = TrainConfig(
-        model=tiny.changed(stages=2, steps=1, checkpoint=True),
-        losses=weights,
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup=2, schedule="constant"),
-        steps=12,
-        batch=2,
-        curriculum=((0, 1),),
-        log_every=1,
-        save_every=0,
-    )
-    first = to_tree(init_state(config, make_mesh()).params, config.model)
-    source = tiny.TinySubjects(2)
-    state = train(config, tmp_path, tiny.tiny_head(), source, say=lambda text: None)
-    last = to_tree(state.params, config.model)
-    same(first["stages"][1], last["stages"][1])
-    assert not np.array_equal(to_vector(first["stages"][0]), to_vector(last["stages"][0]))
-    records = read_metrics(tmp_path)
-    assert records[-1]["loss"] < 0.9 * records[0]["loss"]

@@ -55,13 +55,14 @@ class DataConfig:
     source:  'synthetic', or a folder of subject folders (data.folders).
     seed:    of the synthetic subjects, under HELD_OUT_SEED; of the order of a folder's.
     subject: of the synthetic subjects.
-    views:   photos per subject of a folder.
+    views, size: photos per subject of a folder, and the side they are reduced and padded to.
     """
 
     source: str = "synthetic"
     seed: int = 0
     subject: SubjectConfig = SubjectConfig()
     views: int = 4
+    size: int = 512
 
 
 @dataclasses.dataclass(frozen=True)

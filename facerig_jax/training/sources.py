@@ -15,12 +15,15 @@ from facerig_jax.training.config import TrainConfig
 from facerig_jax.types import HeadModel
 
 
+# How many choices of photos each person of a folder has in an epoch.
+DRAWS = 16
+
+
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """The subjects first, first + 1, ..., of another source."""
+class FirstOf:
+    """The first subjects of another source."""
 
     source: Source
-    first: int
     count: int
 
     @property
@@ -33,7 +36,7 @@ class Part:
 
     def __call__(self, index: int) -> Subject:
         """See data.subjects.Source."""
-        return self.source(self.first + index)
+        return self.source(index)
 
 
 def make_sources(config: TrainConfig, head: HeadModel) -> tuple[Source, Source | None]:
@@ -46,9 +49,13 @@ def make_sources(config: TrainConfig, head: HeadModel) -> tuple[Source, Source |
     if data.source == "synthetic":
         head = jax.tree.map(jnp.asarray, head)  # once, not at every subject
         source = SyntheticSource(head, training_seed(data.seed), data.subject)
-        return source, Part(SyntheticSource(head, VALIDATION_SEED, data.subject), 0, count) if count else None
-    source = folder_source(data.source, head, SourceConfig(n_views=data.views, seed=data.seed), load_detector())
-    if len(source) <= count:
-        raise ValueError(f"data.source: {data.source} holds {len(source)} subjects, {count} of them for validation.")
-    rest = len(source) - count
-    return Part(source, 0, rest), Part(source, rest, count) if count else None
+        return source, FirstOf(SyntheticSource(head, VALIDATION_SEED, data.subject), count) if count else None
+    files = SourceConfig(n_views=data.views, size=data.size, seed=data.seed)
+    source = folder_source(data.source, head, files, load_detector())
+    people = source.entries
+    if len(people) <= count or people[0].neutral is None:
+        problem = "without their true faces" if people[0].neutral is None else f"and validation takes {count}"
+        raise ValueError(f"data.source: {data.source} holds {len(people)} subjects {problem}; see data.folders.")
+    many = dataclasses.replace(files, draws=DRAWS)
+    training = dataclasses.replace(source, entries=people[count:], config=many)
+    return training, dataclasses.replace(source, entries=people[:count]) if count else None
