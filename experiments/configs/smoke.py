@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=experiments/configs/smoke.py --workdir=out/smoke
 
-Tiny networks, two photos of 96 px per synthetic subject, 24 updates of the first of two stages. Expected on 2 CPU cores:
+Tiny networks, two photos of 96 px per synthetic subject, 24 updates of the first of two stages. Expected on 2 cores:
 under 3 minutes, most of it compiling; the loss falls. The weights are of no use.
 """
 

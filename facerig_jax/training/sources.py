@@ -14,7 +14,6 @@ from facerig_jax.detect import load_detector
 from facerig_jax.training.config import TrainConfig
 from facerig_jax.types import HeadModel
 
-
 # How many choices of photos each person of a folder has in an epoch.
 DRAWS = 16
 
