@@ -10,10 +10,19 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from facerig_jax.checks import check_choice
 from facerig_jax.data.detected import imitate_landmarks
 from facerig_jax.data.subjects import VALIDATION_SEED, Subject
-from facerig_jax.data.synthetic_config import HARD, PLAIN, SubjectConfig
-from facerig_jax.data.synthetic_people import random_expression, smooth_displacement, traits
+from facerig_jax.data.synthetic_config import HARD, OTHER_LIGHT, OTHER_SKIN, PLAIN, TRAIN, SubjectConfig
+from facerig_jax.data.synthetic_people import (
+    any_melanin,
+    fine_displacement,
+    random_expression,
+    random_motion,
+    smooth_displacement,
+    traits,
+)
+from facerig_jax.data.synthetic_photo import make_person, make_photo
 from facerig_jax.data.synthetic_plain import make_view, random_light
 from facerig_jax.head.model import albedo as head_albedo
 from facerig_jax.head.model import landmark_positions
@@ -22,7 +31,10 @@ from facerig_jax.types import HeadModel
 
 __all__ = [
     "HARD",
+    "OTHER_LIGHT",
+    "OTHER_SKIN",
     "PLAIN",
+    "TRAIN",
     "SubjectConfig",
     "SyntheticSource",
     "make_subject",
@@ -34,7 +46,8 @@ __all__ = [
 ]
 
 # Landmarks are drawn from a key of their own, so that pictures do not depend on them.
-_LANDMARKS = 1
+_LANDMARKS, _LOOKS = 1, 2
+RENDERERS = ("plain", "photo")
 
 
 def make_subject(head: HeadModel, seed, index, config: SubjectConfig = PLAIN) -> Subject:
@@ -56,9 +69,20 @@ def make_subject(head: HeadModel, seed, index, config: SubjectConfig = PLAIN) ->
     neutral = head_neutral(head, identity)
     if config.off_basis:
         neutral = neutral + config.off_basis * smooth_displacement(shape_key, head)
-    colour = head_albedo(head, albedo_code)
+    if config.fine_shape:
+        neutral = neutral + config.fine_shape * fine_displacement(jax.random.fold_in(shape_key, 1), head)
+    check_choice("renderer", config.renderer, RENDERERS)
+    if config.renderer == "photo":
+        albedo_code = any_melanin(jax.random.fold_in(albedo_key, 1), albedo_code)
+    colour, known = head_albedo(head, albedo_code), traits(identity, albedo_code)
+    if config.renderer == "photo":
+        motion = random_motion(jax.random.fold_in(shape_key, 2), head, config.personal)
+        person = make_person(jax.random.fold_in(key, _LOOKS), head, neutral, colour, known, motion, config)
+        colour = person.albedo
 
     def view(key):
+        if config.renderer == "photo":
+            return make_photo(head, person, key, config)
         return make_view(head, neutral, colour, key, config)
 
     # One view after the other: a rendered batch would hold V times the memory and is not faster on a CPU.
@@ -81,7 +105,7 @@ def make_subject(head: HeadModel, seed, index, config: SubjectConfig = PLAIN) ->
         inverse_distance=inverse,
         identity=identity,
         albedo_code=albedo_code,
-        traits=traits(identity, albedo_code),
+        traits=known,
     )
 
 

@@ -19,6 +19,17 @@ class SubjectConfig:
     sharp_light:       share of the light that comes from one direction, with its terminator and a soft cast shadow.
     noise:             pixel noise (sRGB).
     landmark_noise:    strength of what sets the landmarks apart from exact points, see data.detected; 0 = exact.
+    renderer:          'plain' (data.synthetic_plain) or 'photo' (data.synthetic_photo), which alone knows what follows.
+    personal:          strength of a person's own motion beyond the blendshapes; 1 = about a third of the motion.
+    fine_shape:        rms of bumps of 3 to 8 mm on the skin.
+    detail:            strength of what is finer than the albedo modes: moles, freckles, pores, stubble, make-up.
+    skin, light:       model of skin detail ('spots', 'waves') and of lamps ('key', 'many').
+    hair, headwear, glasses: share of the people who wear it.
+    beard:             share of the men with a beard or stubble.
+    hand:              share of the photos with a hand or an object before the face.
+    scene:             True: clothes, and backgrounds of many kinds; False: smooth colours.
+    shadows:           strength of shadows that the head casts on itself.
+    sensor:            strength of blur, white balance, vignette, tone curve and JPEG artefacts.
     """
 
     n_views: int = 4
@@ -34,9 +45,52 @@ class SubjectConfig:
     sharp_light: float = 0.0
     noise: float = 0.01
     landmark_noise: float = 1.0
+    renderer: str = "plain"
+    personal: float = 0.0
+    fine_shape: float = 0.0
+    detail: float = 0.0
+    skin: str = "spots"
+    light: str = "key"
+    hair: float = 0.0
+    headwear: float = 0.0
+    glasses: float = 0.0
+    beard: float = 0.0
+    hand: float = 0.0
+    scene: bool = False
+    shadows: float = 0.0
+    sensor: float = 0.0
 
 
 # What the classical solver models, and pixel noise.
 PLAIN = SubjectConfig()
 # The second table of the figures: everything the solver's model leaves out.
 HARD = SubjectConfig(distance=(350.0, 3000.0), off_basis=1.0, specular=0.35, sharp_light=0.5, noise=0.02)
+# What the learned solver is trained on: everything on.
+TRAIN = SubjectConfig(
+    size=256,
+    yaw=50.0,
+    pitch=22.0,
+    roll=20.0,
+    distance=(300.0, 4000.0),
+    face_share=(0.4, 0.62),
+    expressiveness=0.14,
+    off_basis=0.9,
+    specular=0.5,
+    sharp_light=0.8,
+    noise=0.025,
+    renderer="photo",
+    personal=1.0,
+    fine_shape=0.12,
+    detail=1.0,
+    hair=0.9,
+    headwear=0.15,
+    glasses=0.2,
+    beard=0.6,
+    hand=0.08,
+    scene=True,
+    shadows=1.0,
+    sensor=1.0,
+)
+# Never trained on: another skin, and other lamps with another camera.
+OTHER_SKIN = dataclasses.replace(TRAIN, skin="waves")
+OTHER_LIGHT = dataclasses.replace(TRAIN, light="many", sensor=1.3, noise=0.03, distance=(250.0, 6000.0))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from facerig_jax.data.subjects import Traits
+from facerig_jax.data.synthetic_config import SubjectConfig
+from facerig_jax.data.synthetic_noise import fractal_noise
 from facerig_jax.numerics import HIGHEST
 from facerig_jax.types import HeadModel
 
@@ -16,6 +19,23 @@ _OLD = (0.25, 0.71, 0.41, 0.07, -0.16, 0.02, -0.08, -0.17)
 _AGE_MEAN, _AGE_STD, _AGE_RANGE = 42.0, 16.0, (18.0, 85.0)
 # As the head's albedo was built (head.build_albedo): its first coefficient is the skin's melanin.
 _MELANIN_MEAN, _MELANIN_STD = 0.55, 0.35
+# From the fairest to the darkest skin.
+_MELANIN_RANGE = (-0.05, 1.5)
+
+
+@struct.dataclass
+class Motion:
+    """A person's own way of moving, on top of the blendshapes; all zero changes nothing.
+
+    gain, bend: (E,) share that a shape moves farther, and that it moves ahead half way.
+    together:   (E, E) how much shape j strengthens shape k.
+    field:      (P, 3) share of a vertex's motion that goes in a direction of its own.
+    """
+
+    gain: jax.Array
+    bend: jax.Array
+    together: jax.Array
+    field: jax.Array
 
 
 def traits(identity: jax.Array, albedo_code: jax.Array) -> Traits:
@@ -37,6 +57,63 @@ def smooth_displacement(key, head: HeadModel, n_bumps: int = 60) -> jax.Array:
     field = jnp.matmul(jnp.exp(-0.5 * squared / size[None] ** 2), amount, precision=HIGHEST)
     rms = jnp.sqrt(jnp.sum(head.face_mask[:, None] * field**2) / head.face_mask.sum())
     return field / rms
+
+
+def any_melanin(key, albedo_code: jax.Array) -> jax.Array:
+    """The albedo code (A,) with its melanin drawn evenly over all human skin (of another head: unchanged meaning)."""
+    melanin = jax.random.uniform(key, minval=_MELANIN_RANGE[0], maxval=_MELANIN_RANGE[1])
+    return albedo_code.at[0].set((melanin - _MELANIN_MEAN) / _MELANIN_STD)
+
+
+def fine_displacement(key, head: HeadModel) -> jax.Array:
+    """(P, 3) mm, rms about 1 on open skin: bumps of 3 to 8 mm, none on eyes, lids and lips."""
+    seeds = jax.random.bits(key, (3,))
+    rest = tuple((head.mean * head.unit_mm / 9.0).T)
+    field = jnp.stack([fractal_noise(rest, seed, 2, 0.6) for seed in seeds], -1)
+    return 0.9 * field * _open_skin(head)[:, None]
+
+
+def _open_skin(head: HeadModel) -> jax.Array:
+    """(P,) 1 on skin, 0 on lids, lips and what is not skin."""
+    none = jnp.zeros(len(head.mean))
+    soft = [head.regions.get(name, none) for name in ("eyelids", "eyes", "lips")]
+    return (head.part == 0) * (1 - jnp.clip(sum(soft), 0, 1))
+
+
+def random_motion(key, head: HeadModel, strength: float) -> Motion:
+    """A person's own motion."""
+    gain_key, bend_key, pair_key, field_key = jax.random.split(key, 4)
+    count = head.expression_basis.shape[0]
+    pairs = jax.random.normal(pair_key, (count, count))
+    return Motion(
+        gain=0.2 * strength * jnp.clip(jax.random.normal(gain_key, (count,)), -2, 2),
+        bend=0.3 * strength * jax.random.uniform(bend_key, (count,), minval=-1.0),
+        together=0.12 * strength * jnp.clip(pairs, -2, 2),
+        field=0.12 * strength * smooth_displacement(field_key, head) * _open_skin(head)[:, None],
+    )
+
+
+def move(motion: Motion, head: HeadModel, neutral: jax.Array, expression: jax.Array) -> jax.Array:
+    """(P, 3): a neutral (P, 3) with the expression (E,) of a person who moves like that."""
+    paired = jnp.matmul(expression, motion.together, precision=HIGHEST)
+    weight = expression * (1 + motion.gain + motion.bend * (1 - expression) + jnp.clip(paired, -0.3, 0.3))
+    moved = jnp.tensordot(weight, head.expression_basis, 1, precision=HIGHEST)
+    length = jnp.sqrt(jnp.sum(moved**2, -1, keepdims=True) + 1e-12)
+    return neutral + moved + length * motion.field
+
+
+def random_camera(key, head: HeadModel, config: SubjectConfig):
+    """Pose (6,) for an image of config.size and inverse distance ()."""
+    angle_key, distance_key, size_key, shift_key = jax.random.split(key, 4)
+    limit = jnp.deg2rad(jnp.array([config.pitch, config.yaw, config.roll]))
+    angles = jax.random.uniform(angle_key, (3,), minval=-1.0, maxval=1.0) * limit
+    near, far = config.distance
+    distance = near * (far / near) ** jax.random.uniform(distance_key)
+    width = jnp.ptp(head.mean[:, 0] * head.face_mask)
+    low, high = config.face_share
+    scale = jax.random.uniform(size_key, minval=low, maxval=high) * config.size / width
+    shift = jax.random.uniform(shift_key, (2,), minval=-0.05, maxval=0.05) * config.size
+    return jnp.concatenate([angles, scale[None], shift]), 1 / distance
 
 
 # ARKit shapes that no face makes together: where both are drawn, the second is dropped.

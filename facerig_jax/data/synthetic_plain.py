@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from facerig_jax.data.synthetic_config import SubjectConfig
-from facerig_jax.data.synthetic_people import random_expression
+from facerig_jax.data.synthetic_people import random_camera, random_expression
 from facerig_jax.geometry.camera import project, to_image
 from facerig_jax.geometry.light import sh_basis, shade
 from facerig_jax.geometry.mesh import vertex_normals
@@ -38,7 +38,7 @@ def make_view(head: HeadModel, neutral: jax.Array, colour: jax.Array, key, confi
     size = config.size
     expression = random_expression(keys[0], head, config.expressiveness)
     verts = neutral + jnp.tensordot(expression, head.expression_basis, 1, precision=HIGHEST)
-    pose, inverse_distance = _random_camera(keys[1], head, config)
+    pose, inverse_distance = random_camera(keys[1], head, config)
     posed = to_image(project(verts, pose, inverse_distance), size, size)
     normals = rotate(euler_to_matrix(pose[:3]), vertex_normals(verts, head.faces))
     light, direction, strength = random_light(keys[2])
@@ -58,20 +58,6 @@ def make_view(head: HeadModel, neutral: jax.Array, colour: jax.Array, key, confi
     image = linear_to_srgb(jnp.clip(image * exposure, 0, 1))
     image = jnp.clip(image + config.noise * jax.random.normal(keys[7], image.shape), 0, 1)
     return image, verts, posed, expression, pose, inverse_distance, exposure * soft
-
-
-def _random_camera(key, head: HeadModel, config: SubjectConfig):
-    """Pose (6,) for an image of config.size and inverse distance ()."""
-    angle_key, distance_key, size_key, shift_key = jax.random.split(key, 4)
-    limit = jnp.deg2rad(jnp.array([config.pitch, config.yaw, config.roll]))
-    angles = jax.random.uniform(angle_key, (3,), minval=-1.0, maxval=1.0) * limit
-    near, far = config.distance
-    distance = near * (far / near) ** jax.random.uniform(distance_key)
-    width = jnp.ptp(head.mean[:, 0] * head.face_mask)
-    low, high = config.face_share
-    scale = jax.random.uniform(size_key, minval=low, maxval=high) * config.size / width
-    shift = jax.random.uniform(shift_key, (2,), minval=-0.05, maxval=0.05) * config.size
-    return jnp.concatenate([angles, scale[None], shift]), 1 / distance
 
 
 def _soft_shadow(key, verts: jax.Array) -> jax.Array:
