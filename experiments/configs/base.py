@@ -10,7 +10,7 @@ is over learning rates, one numbered folder each.
 import dataclasses
 
 from facerig_jax.config import BASE
-from facerig_jax.data.synthetic import HARD
+from facerig_jax.data.synthetic import TRAIN
 from facerig_jax.training.config import DataConfig, LossWeights, OptimizerConfig, TrainConfig
 
 
@@ -20,7 +20,7 @@ def config() -> TrainConfig:
         name="base",
         model=dataclasses.replace(BASE, checkpoint=True),
         losses=LossWeights(neutral=3.0, expression=1.0, code=1.0, albedo=1.0, photometric=1.0),
-        data=DataConfig(subject=dataclasses.replace(HARD, n_views=4, size=256)),
+        data=DataConfig(subject=dataclasses.replace(TRAIN, n_views=4)),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup=500),
         steps=30_000,
         batch=32,

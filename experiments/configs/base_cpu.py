@@ -8,7 +8,7 @@ Crops of 128 px instead of 192, two photos per subject; the first stage alone fi
 import dataclasses
 
 from facerig_jax.config import BASE
-from facerig_jax.data.synthetic import HARD
+from facerig_jax.data.synthetic import TRAIN
 from facerig_jax.training.config import DataConfig, LossWeights, OptimizerConfig, TrainConfig
 
 
@@ -19,7 +19,7 @@ def config() -> TrainConfig:
         name="base_cpu",
         model=dataclasses.replace(BASE, networks=networks, checkpoint=True),
         losses=LossWeights(neutral=3.0, expression=1.0, code=1.0, albedo=1.0, photometric=1.0),
-        data=DataConfig(subject=dataclasses.replace(HARD, n_views=2, size=192)),
+        data=DataConfig(subject=dataclasses.replace(TRAIN, n_views=2, size=192)),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup=20),
         steps=450,
         batch=4,

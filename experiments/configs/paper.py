@@ -9,7 +9,7 @@ After experiments/configs/paper_pose.py. Has not been run: no GPU was at hand; t
 import dataclasses
 
 from facerig_jax.config import PAPER
-from facerig_jax.data.synthetic import HARD
+from facerig_jax.data.synthetic import TRAIN
 from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
 
 
@@ -18,7 +18,7 @@ def config() -> TrainConfig:
     return TrainConfig(
         name="paper",
         model=dataclasses.replace(PAPER, checkpoint=True),
-        data=DataConfig(subject=dataclasses.replace(HARD, n_views=4, size=320)),
+        data=DataConfig(subject=dataclasses.replace(TRAIN, n_views=4, size=320)),
         optimizer=OptimizerConfig(learning_rate=2e-5, warmup=0, schedule="constant"),
         steps=200_000,
         batch=2,

@@ -8,7 +8,7 @@ Its weights are where experiments/configs/paper.py starts from. Has not been run
 import dataclasses
 
 from facerig_jax.config import PAPER
-from facerig_jax.data.synthetic import HARD
+from facerig_jax.data.synthetic import TRAIN
 from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
 
 
@@ -18,7 +18,7 @@ def config() -> TrainConfig:
         name="paper_pose",
         task="pose",
         model=dataclasses.replace(PAPER, checkpoint=True),
-        data=DataConfig(subject=dataclasses.replace(HARD, n_views=4, size=320)),
+        data=DataConfig(subject=dataclasses.replace(TRAIN, n_views=4, size=320)),
         optimizer=OptimizerConfig(learning_rate=1e-4, warmup=200, schedule="constant"),
         steps=20_000,
         batch=8,

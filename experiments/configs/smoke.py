@@ -9,7 +9,7 @@ under 3 minutes, most of it compiling; the loss falls. The weights are of no use
 import dataclasses
 
 from facerig_jax.config import BASE
-from facerig_jax.data.synthetic import HARD
+from facerig_jax.data.synthetic import TRAIN
 from facerig_jax.training.config import DataConfig, LossWeights, OptimizerConfig, TrainConfig
 
 
@@ -34,7 +34,7 @@ def config() -> TrainConfig:
         name="smoke",
         model=dataclasses.replace(BASE, networks=networks, stages=2, checkpoint=True),
         losses=LossWeights(neutral=1.0, expression=1.0, albedo=1.0),
-        data=DataConfig(subject=dataclasses.replace(HARD, n_views=2, size=96)),
+        data=DataConfig(subject=dataclasses.replace(TRAIN, n_views=2, size=96)),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup=4),
         steps=24,
         batch=2,
