@@ -52,8 +52,8 @@ class Estimate:
     steps: jax.Array | None = None
 
 
-def estimate_from_fit(fit: Fit, crop_size: int, steps: jax.Array | None = None) -> Estimate:
-    """A fit's meshes; `crop_size` is that of the solver's settings, `steps` (S, P, 3) in head units."""
+def estimate_from_fit(fit: Fit, crop_size: int) -> Estimate:
+    """A fit's meshes; `crop_size` is that of the solver's settings."""
     vertices, albedo = apply_rig(fit.rig, fit.views.expression)
     unit = fit.rig.unit_mm
     return Estimate(
@@ -61,7 +61,6 @@ def estimate_from_fit(fit: Fit, crop_size: int, steps: jax.Array | None = None) 
         vertices=unit * vertices,
         vertices_img=place(vertices, fit.views.pose, fit.views.inverse_distance, fit.views.crop, crop_size),
         albedo=albedo,
-        steps=None if steps is None else unit * steps,
     )
 
 

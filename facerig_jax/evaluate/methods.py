@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 
 import jax
@@ -16,7 +15,15 @@ import jax.numpy as jnp
 from facerig_jax.config import BASE, EnergyWeights, FitConfig, Hyper, LearnedConfig
 from facerig_jax.evaluate.adam import AdamNumbers
 from facerig_jax.evaluate.estimate import Estimate, Photos
-from facerig_jax.evaluate.runs import learned_steps, run_adam, run_classical, run_learned, run_pose, without_training
+from facerig_jax.evaluate.runs import (
+    learned_steps,
+    run_adam,
+    run_classical,
+    run_fixed,
+    run_learned,
+    run_pose,
+    without_training,
+)
 from facerig_jax.networks.model import init_params
 from facerig_jax.types import HeadModel
 
@@ -96,14 +103,15 @@ def baselines(head: HeadModel, tuned: dict[str, dict], settings: Settings) -> li
 def descents(head, tuned, suffix: str, words: str, params, config: LearnedConfig, time_steps: int) -> list[Method]:
     """Gradient descent with fixed steps, and Adam, on a learned solver's energies; `suffix` of their numbers' names."""
     numbers = {name: tuned[name + suffix] for name in ("fixed", "adam", "adam_time")}
-    weights = EnergyWeights(**{"feature": numbers["fixed"]["feature"]} if "feature" in numbers["fixed"] else {})
-    fixed = fixed_config(config, numbers["fixed"])
+    config = linear(config)
+    weights = EnergyWeights(**{k: v for k, v in numbers["fixed"].items() if k == "feature"})
+    fixed = functools.partial(run_fixed, params, head, numbers["fixed"], weights, config)
 
     def adam(name, n_steps):
-        return functools.partial(run_adam, params, head, AdamNumbers(**numbers[name]), n_steps, linear(config))
+        return functools.partial(run_adam, params, head, AdamNumbers(**numbers[name]), n_steps, config)
 
     methods = [
-        Method(f"fixed steps{words}", functools.partial(run_learned, params, head, fixed, weights=weights)),
+        Method(f"fixed steps{words}", fixed),
         Method(f"Adam, {SOLVER_STEPS} steps{words}", adam("adam", SOLVER_STEPS)),
     ]
     return methods + ([Method(f"Adam, equal time{words}", adam("adam_time", time_steps))] if time_steps else [])
@@ -112,13 +120,6 @@ def descents(head, tuned, suffix: str, words: str, params, config: LearnedConfig
 def linear(config: LearnedConfig) -> LearnedConfig:
     """The learned solver's settings for a rig of linear modes alone, whatever its update."""
     return dataclasses.replace(config, linear_rig=True, update="fixed")
-
-
-def fixed_config(config: LearnedConfig, numbers: dict[str, float]) -> LearnedConfig:
-    """Fixed step sizes, the same in all stages; a linear rig has no expression code of its own."""
-    names = ("identity", "pose", "expression", "code", "albedo")
-    bias = tuple(math.log10(numbers.get(name, 1.0)) for name in names)
-    return dataclasses.replace(linear(config), step_bias=(bias,) * 3)
 
 
 def trained(head: HeadModel, name: str, params: dict, config: LearnedConfig) -> Method:

@@ -14,11 +14,11 @@ from facerig_jax.evaluate.adam import AdamNumbers, neutral_of, solve_adam
 from facerig_jax.evaluate.estimate import Estimate, Photos, estimate_from_fit, place
 from facerig_jax.geometry.camera import normalized_to_pose
 from facerig_jax.geometry.visibility import visible
-from facerig_jax.numerics import HIGHEST
-from facerig_jax.rig.decode import decode
+from facerig_jax.numerics import HIGHEST, srgb_to_linear
+from facerig_jax.rig.decode import decode, working_albedo
 from facerig_jax.rig.space import rig_space
 from facerig_jax.solve import status as codes
-from facerig_jax.solve.learned import begin, finish_stage, optimise
+from facerig_jax.solve.learned import begin, finish_stage, optimise, solve_learned
 from facerig_jax.solve.observe import first_pose, observe, observe_learned, view_status
 from facerig_jax.types import HeadModel
 
@@ -41,27 +41,52 @@ def run_classical(head: HeadModel, hyper: Hyper, config: FitConfig, photos: Phot
     return _package(fit(photos, head, hyper=hyper, config=config), config.crop_size)
 
 
-def run_learned(
-    params: dict, head: HeadModel, config: LearnedConfig, photos: Photos, weights: EnergyWeights | None = None
+def run_learned(params: dict, head: HeadModel, config: LearnedConfig, photos: Photos) -> Estimate:
+    """The learned solver."""
+    result = fit(photos, head, params={"learned": params}, solver="learned", config=config)
+    return _package(result, config.networks.image_size)
+
+
+def run_fixed(
+    params: dict,
+    head: HeadModel,
+    sizes: dict[str, float],
+    weights: EnergyWeights,
+    config: LearnedConfig,
+    photos: Photos,
 ) -> Estimate:
-    """The learned solver; for a linear rig also the neutral after every step."""
-    result = fit(photos, head, params={"learned": params}, solver="learned", config=config, hyper=weights)
-    steps = None
-    if config.linear_rig:
-        identity = result.trace["steps"]["x"].code.identity  # (stages, steps, I'), each stage from zero
-        before = jnp.cumsum(identity[:, -1], 0) - identity[:, -1]
-        steps = _neutrals(head, (identity + before[:, None]).reshape(-1, identity.shape[-1]))
-    return _package(result, config.networks.image_size, steps)
+    """The learned solver with a linear rig and fixed step sizes, the same in all stages.
+
+    Args:
+      params: all networks' parameters.
+      head: morphable head.
+      sizes: of the steps of 'identity', 'pose', 'expression' and 'albedo'.
+      weights: of the energies.
+      config: of the learned solver, with `linear_rig` and update='fixed'; its own step sizes do not matter.
+      photos: what to fit.
+    """
+    # A linear rig has no expression code of its own.
+    bias = jnp.log10(jnp.array([sizes["identity"], sizes["pose"], sizes["expression"], 1.0, sizes["albedo"]]))
+    return _fixed(photos, params, head, bias, jax.tree.map(jnp.float32, weights), config)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _fixed(photos: Photos, params, head: HeadModel, bias, weights, config: LearnedConfig) -> Estimate:
+    evidence, pose, crop = look(photos, head, config)
+    # Traced numbers in the settings: other step sizes are no other program.
+    traced = dataclasses.replace(config, step_bias=(tuple(bias),) * config.stages)
+    state, trace = solve_learned(params, head, evidence, weights, traced, first_pose=pose)
+    code = trace["steps"]["x"].code  # (stages, steps, ...), each stage's from zero
+    earlier = jnp.cumsum(code.identity[:, -1], 0) - code.identity[:, -1]
+    path = (code.identity + earlier[:, None]).reshape(-1, code.identity.shape[-1])[:, : head.identity_basis.shape[0]]
+    tone = code.albedo[-1, -1, : head.albedo_basis.shape[0]]
+    result = linear_estimate(head, path[-1], tone, state.pose, state.expression, crop, config)
+    return result.replace(steps=head.unit_mm * neutral_of(head, path))
 
 
 @functools.partial(jax.jit, static_argnames="crop_size")
-def _package(fit, crop_size: int, steps=None) -> Estimate:
-    return estimate_from_fit(fit, crop_size, steps)
-
-
-@jax.jit
-def _neutrals(head: HeadModel, identity: jax.Array) -> jax.Array:
-    return neutral_of(head, identity[:, : head.identity_basis.shape[0]])
+def _package(fit, crop_size: int) -> Estimate:
+    return estimate_from_fit(fit, crop_size)
 
 
 def look(photos: Photos, head: HeadModel, config: LearnedConfig):
@@ -117,10 +142,9 @@ def linear_estimate(head: HeadModel, identity, albedo, pose, expression, crop, c
     vertices = neutral[None] + jnp.tensordot(expression, modes, 1, precision=HIGHEST)
     real = normalized_to_pose(pose, head.unit_mm, size)
     distance = jnp.full(pose.shape[0], config.inverse_distance * head.unit_mm, pose.dtype)
-    tone = jnp.asarray(head.albedo_mean) + jnp.tensordot(
-        albedo, jnp.asarray(head.albedo_basis)[: albedo.shape[0]], 1, precision=HIGHEST
-    )
-    colour = jnp.exp(jnp.minimum(tone, 0)) if head.albedo_space == "log" else jnp.clip(tone, 0, 1)
+    code = jnp.zeros(head.albedo_basis.shape[0], albedo.dtype).at[: albedo.shape[0]].set(albedo)
+    colour = working_albedo(head, code, config)
+    colour = colour if config.linear_colour else srgb_to_linear(colour)
     return Estimate(
         neutral=head.unit_mm * neutral,
         vertices=head.unit_mm * vertices,
