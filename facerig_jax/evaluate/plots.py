@@ -48,10 +48,14 @@ def bars(path, rows: list[dict], title: str, label: str) -> None:
     save(path, made)
 
 
-def lines(path, series: dict[str, list[dict]], title: str, label: str, across: str, ticks=None) -> None:
-    """Means with 95 % bands; name -> points with 'x', 'mean', 'low', 'high'. `ticks` spaces the x values evenly."""
+def lines(path, series: dict[str, list[dict]], everybody: list[str], title: str, label: str, across: str, ticks=None):
+    """Means with 95 % bands; name -> points with 'x', 'mean', 'low', 'high'.
+
+    A name's place in `everybody` gives its colour, the same in all charts; `ticks` spaces the x values evenly.
+    """
     made, axes = figure(7.5, 4.6)
-    for number, (name, points) in enumerate(series.items()):
+    for name, points in series.items():
+        number = everybody.index(name)
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         style = "-" if number < len(COLOURS) else "--"
         x = [ticks.index(p["x"]) if ticks else p["x"] for p in points]

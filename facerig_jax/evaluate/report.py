@@ -109,9 +109,17 @@ def curve(results: Results, plan: Plan) -> None:
             ]
     if series:
         number = next(iter(series.values()))[0]["n"]
-        title = f"Error over the number of photos ({number} subjects)"
+        title = f"Error over the number of photos ({number} subject{'s' if number > 1 else ''})"
         path = results.folder / "views.png"
-        plots.lines(path, series, title, "true vertex error of the neutral, mm", "photos", ticks=counts)
+        plots.lines(
+            path,
+            series,
+            results.methods(plan.views),
+            title,
+            "true vertex error of the neutral, mm",
+            "photos",
+            ticks=counts,
+        )
 
 
 def steps(results: Results, rows: dict[str, list[dict]], views: int) -> None:
@@ -129,6 +137,7 @@ def steps(results: Results, rows: dict[str, list[dict]], views: int) -> None:
         plots.lines(
             results.folder / "steps.png",
             series,
+            list(rows),
             f"Error after each step ({views} photos; Adam at equal time: each ninth of its steps)",
             "true vertex error of the neutral, mm",
             "step",
