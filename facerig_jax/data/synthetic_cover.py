@@ -60,7 +60,7 @@ def put_on(glasses: Glasses, picture, depth, eyes, pose, inverse_distance, size:
       size: S.
 
     Returns:
-      (3, S, S), and (S, S) how much of each pixel a rim covers.
+      (3, S, S)
     """
     v, u = jnp.meshgrid(jnp.arange(size, dtype=jnp.float32), jnp.arange(size, dtype=jnp.float32), indexing="ij")
     cover, through, shine = jnp.zeros_like(u), jnp.ones_like(u), jnp.zeros_like(u)
@@ -102,10 +102,9 @@ def put_on(glasses: Glasses, picture, depth, eyes, pose, inverse_distance, size:
         )
     )
     bridge = _segment(u, v, depth, inner[0], inner[1], (0.5 + 0.35 * glasses.rim) * pixel, pixel)
-    cover = glasses.worn * jnp.maximum(cover, bridge)
-    through, shine = 1 + glasses.worn * (through - 1), glasses.worn * 0.5 * shine
+    cover, through, shine = jnp.maximum(cover, bridge), through, 0.5 * shine
     picture = picture * through[None] + shine[None]
-    return picture + cover[None] * (glasses.colour[:, None, None] * (0.6 + shine)[None] - picture), cover
+    return picture + cover[None] * (glasses.colour[:, None, None] * (0.6 + shine)[None] - picture)
 
 
 def _segment(u, v, depth, start, end, half_width, pixel):
@@ -118,8 +117,8 @@ def _segment(u, v, depth, start, end, half_width, pixel):
     return smoothstep(half_width + 0.7, half_width - 0.7, distance) * seen
 
 
-def put_before(key, picture, points, pixel, skin, light, share: float, size: int):
-    """Draws a hand or an object before everything, in a share of the pictures.
+def put_before(key, picture, points, pixel, skin, light, size: int):
+    """Draws a hand or an object before everything.
 
     Args:
       key: random key.
@@ -128,14 +127,12 @@ def put_before(key, picture, points, pixel, skin, light, share: float, size: int
       pixel: px per mm.
       skin: (3,) linear RGB albedo of a hand.
       light: (9, 3) that lights it.
-      share: probability.
       size: S.
 
     Returns:
-      (3, S, S), and (S, S) coverage by it.
+      (3, S, S)
     """
     keys = iter(jax.random.split(key, 10))
-    present = (jax.random.uniform(next(keys)) < share).astype(jnp.float32)
     v, u = jnp.meshgrid(jnp.arange(size, dtype=jnp.float32), jnp.arange(size, dtype=jnp.float32), indexing="ij")
     tip = points[jax.random.randint(next(keys), (), 0, len(points))]
     angle = jax.random.uniform(next(keys), minval=0.0, maxval=2 * jnp.pi)
@@ -169,10 +166,10 @@ def put_before(key, picture, points, pixel, skin, light, share: float, size: int
     a, b = du * across[0] + dv * across[1], du * along[0] + dv * along[1]
     box = smoothstep(1.0, -1.0, jnp.maximum(jnp.abs(a) - half[0], jnp.abs(b) - half[1]))
     is_hand = jax.random.uniform(kind_key) < 0.7
-    alpha = present * jnp.where(is_hand, alpha, box)
+    alpha = jnp.where(is_hand, alpha, box)
     normal = jnp.stack([slope_u, -slope_v, jnp.maximum(height, 0.2)], -1)
     normal = normalize(jnp.where(is_hand, normal, jnp.array([[[0.2, 0.1, 0.95]]])))
     lit = jnp.maximum(shade(sh_basis(normal).reshape(-1, 9), light).reshape(*normal.shape), 0.02)
     thing = jax.random.uniform(colour_key, (3,)) ** 2
     colour = jnp.where(is_hand, skin, thing)[:, None, None] * lit.transpose(2, 0, 1)
-    return picture + alpha[None] * (colour - picture), alpha
+    return picture + alpha[None] * (colour - picture)

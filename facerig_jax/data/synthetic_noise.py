@@ -46,14 +46,27 @@ def value_noise(points, seed) -> jax.Array:
     return total
 
 
+def noise_stack(points, cells, seed) -> jax.Array:
+    """(K, ...) value noise of points in any unit with K cell sizes (K, 3), each with a seed of its own.
+
+    A loop, so that XLA computes each noise once: fused into what uses it, it is computed again for every use.
+    """
+    cells = jnp.asarray(cells, jnp.float32)
+    seeds = seed + jnp.uint32(7919) * jnp.arange(len(cells), dtype=jnp.uint32)
+
+    def one(_, item):
+        cell, own = item
+        return None, value_noise(tuple(p / c for p, c in zip(points, cell, strict=True)), own)
+
+    return jax.lax.scan(one, None, (cells, seeds))[1]
+
+
 def fractal_noise(points, seed, octaves: int, gain: float = 0.5) -> jax.Array:
     """Sum of octaves of value noise, each twice as fine and `gain` times as strong; about [-1, 1], mean 0."""
-    total, weight, sum_of_squares = 0.0, 1.0, 0.0
-    for octave in range(octaves):
-        finer = tuple(p * 2.0**octave for p in points)
-        total = total + weight * (value_noise(finer, seed + jnp.uint32(7919 * octave)) - 0.5)
-        sum_of_squares, weight = sum_of_squares + weight**2, weight * gain
-    return total * 2 / sum_of_squares**0.5
+    cells = [[0.5**octave] * 3 for octave in range(octaves)]
+    layers = noise_stack(points, cells, seed)
+    total = sum(gain**octave * (layers[octave] - 0.5) for octave in range(octaves))
+    return total * 2 / sum(gain ** (2 * octave) for octave in range(octaves)) ** 0.5
 
 
 def spots(points, seed, chance) -> tuple[jax.Array, jax.Array]:

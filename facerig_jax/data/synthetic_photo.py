@@ -20,7 +20,7 @@ from facerig_jax.data.synthetic_background import random_background
 from facerig_jax.data.synthetic_config import SubjectConfig
 from facerig_jax.data.synthetic_cover import Glasses, draw_glasses, put_before, put_on
 from facerig_jax.data.synthetic_light import draw_lamps, lit_by, sky_occlusion
-from facerig_jax.data.synthetic_noise import smoothstep, value_noise
+from facerig_jax.data.synthetic_noise import smoothstep
 from facerig_jax.data.synthetic_people import Motion, move, random_camera, random_expression
 from facerig_jax.data.synthetic_sensor import balance, develop
 from facerig_jax.geometry.camera import project, to_image
@@ -86,7 +86,10 @@ def make_person(key, head: HeadModel, neutral, colour, traits: Traits, motion: M
         zones=zones,
         shell=wear.make_shell(head, worn, zones.beard * (looks.beard > 0)),
     )
-    fine = jnp.stack(_head_colour(person, list(colour.T), rest, *_masks(zones), head.part, config), -1)
+    fine = jnp.stack(
+        _head_colour(person, list(colour.T), rest, skin.surface_noise(looks, rest), *_masks(zones), head.part, config),
+        -1,
+    )
     return dataclasses.replace(person, albedo=jnp.clip(fine, 0, 1))
 
 
@@ -117,13 +120,22 @@ def make_photo(head: HeadModel, person: Person, key, config: SubjectConfig):
     background = random_background(keys[5], size) if config.scene else _plain_background(keys[5], size)
     linear = jnp.where(covered[None] > 0, linear, background.repeat(_SAMPLES, 1).repeat(_SAMPLES, 2))
     if config.glasses:
-        linear, _ = put_on(person.glasses, linear, depth, eyes, sharper, inverse_distance, fine)
+        linear = jax.lax.cond(
+            person.glasses.worn > 0,
+            lambda: put_on(person.glasses, linear, depth, eyes, sharper, inverse_distance, fine),
+            lambda: linear,
+        )
     image = linear.reshape(3, size, _SAMPLES, size, _SAMPLES).mean((2, 4))
     light = lamps.harmonics()
     if config.hand:
         seen = to_image(project(points, pose, inverse_distance), size, size)[:, :2]
         colour = jnp.exp(jnp.mean(jnp.log(jnp.maximum(person.colour, 1e-3)), 0))
-        image, _ = put_before(keys[6], image, seen, pose[3], colour, light, config.hand, size)
+        present_key, hand_key = jax.random.split(keys[6])
+        image = jax.lax.cond(
+            jax.random.uniform(present_key) < config.hand,
+            lambda: put_before(hand_key, image, seen, pose[3], colour, light, size),
+            lambda: image,
+        )
     face = _pool(covered * (fragments.ids <= len(head.faces)), size)
     gains = balance(keys[7], image, face, config.sensor)
     image = develop(keys[8], gains[:, None, None] * image, config.noise, config.sensor)
@@ -195,20 +207,22 @@ def _vertex_table(head: HeadModel, person: Person, normals, rest, lit, turn, con
 
 def _shade(head: HeadModel, person: Person, pixels, fragments, faces, lamps, config: SubjectConfig):
     """Lit linear colours (3, S, S) and depth (S, S) px."""
-    channel = jnp.moveaxis(pixels, -1, 0)
-    normal = normalize(channel[:3], axis=0)
-    rest, base = tuple(channel[3:6]), list(channel[6:9])
+    channel = [pixels[..., i] for i in range(pixels.shape[-1])]
+    normal = normalize(jnp.stack(channel[:3]), axis=0)
+    rest, base = tuple(channel[3:6]), channel[6:9]
     sky, brows, beard, lips, cheeks, cloth, shown = channel[9:16]
     lit = channel[16:]
     corner = faces[jnp.maximum(fragments.ids - 1, 0), 0]
     on_head, on_body = fragments.ids <= len(head.faces), fragments.ids > len(head.faces) + len(person.shell.faces)
     part = jnp.where(on_head, head.part[jnp.minimum(corner, len(head.part) - 1)], -1)
-    skin_like = _head_colour(person, base, rest, brows, beard, lips, cheeks, part, config)
-    relief, pores = skin.fine_relief(person.looks, rest)
+    noise = skin.surface_noise(person.looks, rest)
+    skin_like = _head_colour(person, base, rest, noise, brows, beard, lips, cheeks, part, config)
+    relief, pores = skin.fine_relief(person.looks, noise)
     relief = jnp.where(part == 0, relief, 1.0)
-    hair, cover = _hair(person, base, rest, shown)
-    worn = wear.cloth_colour(person.wear, person.wear.hat_colour, rest, person.wear.pattern[jnp.array([2, 3, 0, 1])])
-    clothes = wear.cloth_colour(person.wear, person.wear.cloth, rest, person.wear.pattern)
+    hair, cover = _hair(person, base, noise, shown)
+    clothing, pattern = person.wear, person.wear.pattern
+    worn = wear.cloth_colour(clothing.hat_colour, rest, noise, pattern[jnp.array([2, 3, 0, 1])])
+    clothes = wear.cloth_colour(clothing.cloth, rest, noise, pattern)
     neck = _neckline(person, rest)
     clothes = [c + neck * (s - c) for c, s in zip(clothes, _average(person), strict=True)]
     albedo = [
@@ -253,44 +267,43 @@ def _highlights(normal, lamps, lit, gloss):
     return total + 0.4 * environment[0][:, None, None] * grazing[None]
 
 
-def _head_colour(person: Person, base, rest, brows, beard, lips, cheeks, part, config: SubjectConfig):
+def _head_colour(person: Person, base, rest, noise, brows, beard, lips, cheeks, part, config: SubjectConfig):
     """Albedo, three arrays, of points of the head with base albedo `base`: skin with its detail, eyes, mouth."""
     looks = person.looks
-    melanin, blood = skin.fine_pigment(looks, rest, cheeks, config.skin)
-    covered, shadow = skin.hairs(looks, rest, brows, beard)
+    melanin, blood = skin.fine_pigment(looks, noise, cheeks, config.skin)
+    covered, shadow = skin.hairs(looks, noise, brows, beard)
     own = []
     for i, (m, b) in enumerate(zip(skin.MELANIN, skin.BLOOD, strict=True)):
         colour = base[i] * jnp.exp(-melanin * m * (1 - lips) - blood * b - shadow * (0.9, 0.95, 0.85)[i])
         own.append(colour + 0.85 * covered * (looks.hair[i] - colour))
-    eyes = _eye_colour(person, base, rest) if config.detail else base
+    eyes = _eye_colour(person, base, rest, noise) if config.detail else base
     return [jnp.where(part == 0, s, jnp.where(part == 1, e, b)) for s, e, b in zip(own, eyes, base, strict=True)]
 
 
-def _eye_colour(person: Person, base, rest):
+def _eye_colour(person: Person, base, rest, noise):
     """Sclera with veins, iris with spokes and a dark rim, pupil."""
     looks = person.looks
     offsets = [[x - t for x, t in zip(rest, tip, strict=True)] for tip in person.zones.eye_tips]
     right = rest[0] < 0
     near = [jnp.where(right, a, b) for a, b in zip(*offsets, strict=True)]
     distance = jnp.sqrt(sum(x * x for x in near) + 1e-6)
-    spokes = value_noise(tuple(5 * x / distance for x in near), looks.seed[4])
-    veins = value_noise((rest[0] / 5, rest[1] / 0.8, rest[2] / 2), looks.seed[5])
+    spokes = 0.5 + 0.25 * (jnp.sin(23 * near[0] / distance) + jnp.sin(17 * near[1] / distance + 2.0))
     iris = smoothstep(6.4, 5.8, distance)
     rim = 1 - 0.6 * smoothstep(4.6, 6.0, distance)
     pupil = smoothstep(looks.pupil + 0.4, looks.pupil - 0.2, distance)
     result = []
     for i in range(3):
-        white = jnp.maximum(base[i], 0.25) * (1 - (0.02, 0.12, 0.12)[i] * smoothstep(0.6, 0.9, veins))
+        white = jnp.maximum(base[i], 0.25) * (1 - (0.02, 0.12, 0.12)[i] * smoothstep(0.6, 0.9, noise["veins"]))
         white = white * (1 - 0.25 * smoothstep(8.0, 14.0, distance))
         ring = looks.iris[i] * (0.6 + 0.8 * spokes) * rim
         result.append((white + iris * (ring - white)) * (1 - pupil) + 0.006 * pupil)
     return result
 
 
-def _hair(person: Person, base, rest, shown):
+def _hair(person: Person, base, noise, shown):
     """Albedo of the shell, three arrays, and its coverage: at its edge strands give way to the skin below."""
-    bright, noise = wear.strands(person.wear, rest)
-    cover = smoothstep(-0.5, 7.0, shown + 6 * (noise - 0.5))
+    bright, mixed = wear.strands(person.wear, noise)
+    cover = smoothstep(-0.5, 7.0, shown + 6 * (mixed - 0.5))
     colour = person.looks.hair
     return [b + cover * (c * bright - b) for b, c in zip(base, colour, strict=True)], cover
 

@@ -54,8 +54,8 @@ def develop(key, image: jax.Array, noise: float, strength: float) -> jax.Array:
     image = image * (1 - 0.35 * strength * uniform() ** 3 * radius)[None]
     image = _blur(image, strength * 1.3 * uniform() ** 2, strength * 0.9 * (uniform() > 0.85) * uniform())
     bright = jnp.maximum(image, 0)
-    grain = jax.random.normal(next(keys), image.shape)
-    coarse = jax.random.normal(next(keys), (3, size // 2, size // 2)).repeat(2, 1).repeat(2, 2)
+    grain = _grain(next(keys), image.shape)
+    coarse = _grain(next(keys), (3, size // 2, size // 2)).repeat(2, 1).repeat(2, 2)
     amount = noise * uniform() ** 1.5
     bright = jnp.maximum(bright + amount * (0.6 * jnp.sqrt(bright) + 0.1) * (0.8 * grain + 0.4 * coarse), 0)
     # Highlights roll off softly; a random share of that.
@@ -88,6 +88,13 @@ def compress(image: jax.Array, key, strength: float = 1.0) -> jax.Array:
     decoded = jnp.einsum("ij,jhw->hwi", inverse, blocks.swapaxes(2, 3).reshape(3, size, size), precision=HIGHEST)
     decoded = jnp.clip(decoded, 0, 1)
     return jnp.where(jax.random.uniform(choose_key) < 0.75, decoded, image.transpose(1, 2, 0))
+
+
+def _grain(key, shape) -> jax.Array:
+    """About normal: the sum of the four bytes of a random number, a tenth of the time of exact normals."""
+    bits = jax.random.bits(key, shape)
+    total = sum(((bits >> (8 * i)) & 255).astype(jnp.float32) for i in range(4))
+    return (total - 510) / 147.8
 
 
 def _blur(image: jax.Array, focus, motion) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from facerig_jax.data.synthetic_noise import fractal_noise, smoothstep, spots, value_noise
+from facerig_jax.data.synthetic_noise import fractal_noise, noise_stack, smoothstep, spots
 from facerig_jax.head.model import landmark_positions
 from facerig_jax.types import HeadModel
 
@@ -16,8 +16,24 @@ MELANIN, BLOOD = (0.42, 0.75, 1.15), (0.05, 0.45, 0.38)
 _HAIR = ((0.008, 0.006, 0.006), (0.03, 0.017, 0.011), (0.075, 0.040, 0.022), (0.22, 0.095, 0.035), (0.36, 0.24, 0.12))
 _GREY = (0.48, 0.47, 0.46)
 _IRIS = ((0.035, 0.016, 0.008), (0.10, 0.048, 0.02), (0.10, 0.095, 0.045), (0.10, 0.17, 0.22), (0.19, 0.22, 0.24))
-# Noise cells, mm.
-_BLOTCH, _FRECKLE, _MOLE, _PORE, _STUBBLE, _STRAND = 22.0, 2.6, 17.0, 1.3, 0.9, 1.1
+_BLOTCH, _MOLE = 22.0, 17.0  # cells of noise, mm
+# Cells, mm at rest, of the noises that every pixel looks up: of skin, of brows and beard, of hair, of cloth.
+CELLS = {
+    "freckles": (2.6, 2.6, 2.6),
+    "streaks": (7.0, 2.0, 7.0),
+    "pores": (1.3, 1.3, 1.3),
+    "folds": (16.0, 3.2, 10.0),
+    "brow": (3.3, 1.1, 3.3),
+    "tuft": (1.1, 3.3, 1.1),
+    "patch": (14.0, 14.0, 14.0),
+    "stubble": (0.9, 0.9, 0.9),
+    "veins": (5.0, 0.8, 2.0),
+    "strands": (1.25, 11.0, 3.3),
+    "hairs": (0.5, 7.0, 1.1),
+    "locks": (7.0, 7.0, 7.0),
+    "weave": (1.5, 1.5, 1.5),
+    "drape": (30.0, 45.0, 30.0),
+}
 
 
 @struct.dataclass
@@ -169,33 +185,39 @@ def coarse_pigment(looks: Looks, rest, model: str):
     )
 
 
-def fine_pigment(looks: Looks, rest, cheeks, model: str):
+def surface_noise(looks: Looks, rest) -> dict[str, jax.Array]:
+    """Every noise of CELLS, and the moles, at points of the resting head (three arrays, mm)."""
+    noise = dict(zip(CELLS, noise_stack(rest, list(CELLS.values()), looks.seed[2]), strict=True))
+
+    def layer(_, item):
+        seed, chance = item
+        return None, spots(tuple(x / _MOLE for x in rest), seed, chance)[0]
+
+    # A loop for the reason of noise_stack.
+    layers = jax.lax.scan(layer, None, (looks.seed[3:5], looks.moles * jnp.array([1.0, 0.6])))[1]
+    return {**noise, "moles": layers[0], "pimples": layers[1]}
+
+
+def fine_pigment(looks: Looks, noise, cheeks, model: str):
     """Melanin and blood to add, of freckles, moles and pimples."""
     if model == "waves":  # stretched cells instead of round ones, no moles
-        streaks = value_noise((rest[0] / 7.0, rest[1] / 2.0, rest[2] / 7.0), looks.seed[2])
+        streaks = noise["streaks"]
         return 0.6 * looks.freckles * smoothstep(0.55, 0.9, streaks), 0.5 * looks.blotches * (streaks - 0.5)
-    dots = value_noise(tuple(x / _FRECKLE for x in rest), looks.seed[2])
-    freckles = looks.freckles * smoothstep(0.58, 0.85, dots) * (0.25 + 0.75 * cheeks)
-    mole, kind = spots(tuple(x / _MOLE for x in rest), looks.seed[3], looks.moles)
-    dark = mole * (kind < 0.6)
-    return 0.9 * freckles + 1.6 * dark, 0.9 * mole * (kind >= 0.6)
+    freckles = looks.freckles * smoothstep(0.58, 0.85, noise["freckles"]) * (0.25 + 0.75 * cheeks)
+    return 0.9 * freckles + 1.6 * noise["moles"], 0.9 * noise["pimples"]
 
 
-def fine_relief(looks: Looks, rest):
+def fine_relief(looks: Looks, noise):
     """Shading of pores and wrinkles: a factor about 1, and the pores alone in [-1, 1] for highlights."""
-    pores = 2 * value_noise(tuple(x / _PORE for x in rest), looks.seed[4]) - 1
-    folds = value_noise((rest[0] / 16.0, rest[1] / 3.2, rest[2] / 10.0), looks.seed[5])
-    lines = jnp.clip(1 - jnp.abs(folds - 0.5) / 0.07, 0, 1)
-    return 1 - 0.07 * looks.pores * pores - 0.16 * looks.wrinkles * lines, pores
+    pores = 2 * noise["pores"] - 1
+    lines = jnp.clip(1 - jnp.abs(noise["folds"] - 0.5) / 0.07, 0, 1)
+    return 1 - 0.07 * looks.pores * pores - 0.13 * looks.wrinkles * lines, pores
 
 
-def hairs(looks: Looks, rest, brows, beard):
+def hairs(looks: Looks, noise, brows, beard):
     """Coverage in [0, 1] by the hairs of brows and beard, and how much the stubble's shadow darkens."""
-    strand = value_noise((rest[0] / (3 * _STRAND), rest[1] / _STRAND, rest[2] / (3 * _STRAND)), looks.seed[6])
-    brow = smoothstep(0.25, 0.9, brows * (0.6 + 0.8 * strand)) * looks.brows
-    tuft = value_noise((rest[0] / _STRAND, rest[1] / (3 * _STRAND), rest[2] / _STRAND), looks.seed[6])
-    patchy = value_noise(tuple(x / 14.0 for x in rest), looks.seed[7])
-    full = smoothstep(0.35, 0.75, beard * (0.55 + 0.5 * patchy + 0.4 * tuft)) * smoothstep(0.0, 0.4, looks.beard)
-    dots = value_noise(tuple(x / _STUBBLE for x in rest), looks.seed[7])
-    stubble = looks.stubble * beard * (0.35 + 0.65 * smoothstep(0.35, 0.8, dots))
+    brow = smoothstep(0.25, 0.9, brows * (0.6 + 0.8 * noise["brow"])) * looks.brows
+    full = smoothstep(0.35, 0.75, beard * (0.55 + 0.5 * noise["patch"] + 0.4 * noise["tuft"]))
+    full = full * smoothstep(0.0, 0.4, looks.beard)
+    stubble = looks.stubble * beard * (0.35 + 0.65 * smoothstep(0.35, 0.8, noise["stubble"]))
     return jnp.maximum(brow, full), 0.55 * stubble

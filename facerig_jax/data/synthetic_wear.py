@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from facerig_jax.data.synthetic_noise import fractal_noise, smoothstep, value_noise
+from facerig_jax.data.synthetic_noise import fractal_noise, smoothstep
 from facerig_jax.geometry.rotation import euler_to_matrix, rotate
 from facerig_jax.numerics import HIGHEST
 from facerig_jax.types import HeadModel
@@ -63,7 +63,7 @@ class Wear:
 class Shell:
     """The shell of a head at rest.
 
-    faces:  (F', 3) int32 into its n vertices, which are the head's first n.
+    faces:  (F', 3) int32 into its n vertices, which are the head's first n; (0, 0, 0) where nothing is worn.
     offset: (n, 3) mm to add to the posed vertices, besides `height` along their normals.
     height: (n,) mm.
     cloth:  (n,) 1 where it is a hat, hood or mask, 0 hair.
@@ -144,7 +144,7 @@ def make_shell(head: HeadModel, wear: Wear, beard: jax.Array) -> Shell:
     line = line + wear.recession * smoothstep(-90.0, -10.0, z) * smoothstep(8.0, 45.0, side)
     ear = (side > _EAR_BOX[0]) & (y < _EAR_BOX[1]) & (z < -55) & (z > -115)
     above = jnp.where(ear, -20.0, y - line)
-    curtain = jnp.minimum(-52.0 - z - 14 * wobble, y + 145.0) * jnp.where(y < 40, 1.0, 0.0)
+    curtain = jnp.minimum(-52.0 - z - 14 * wobble, y + 145.0) * ((y < 40) & ((side > 52) | (z < -95)))
     above = jnp.where(wear.long > 0, jnp.maximum(above, curtain), above)
     above = jnp.where(wear.hair > 0, above, -20.0)
     on_top = smoothstep(30.0, 90.0, y)
@@ -175,7 +175,8 @@ def make_shell(head: HeadModel, wear: Wear, beard: jax.Array) -> Shell:
     offset = jnp.where(cloth[:, None] > 0, 0.0, offset) + (wear.hat * cloth)[:, None] * hat_offset
     inside = ~skin & (wear.mask * covered == 0)
     height = jnp.where(inside, HIDDEN, height)
-    return Shell(faces, offset, height, cloth, jnp.where(inside, -20.0, above))
+    worn = jnp.any(height[faces] > HIDDEN, 1, keepdims=True)
+    return Shell(jnp.where(worn, faces, 0), offset, height, cloth, jnp.where(inside, -20.0, above))
 
 
 def _hat(wear: Wear, x, y, z):
@@ -222,21 +223,18 @@ def torso(key, angles: jax.Array) -> tuple[jax.Array, jax.Array]:
     return neck + rotate(turn, rest - neck), rest
 
 
-def strands(wear: Wear, rest) -> tuple[jax.Array, jax.Array]:
-    """Brightness of hair at points (three arrays, mm at rest), about 1, and the same noise in [0, 1]."""
-    straight = value_noise((rest[0] * 0.8, rest[1] * 0.09, rest[2] * 0.3), wear.seed[1])
-    finer = value_noise((rest[0] * 2.1, rest[1] * 0.15, rest[2] * 0.9), wear.seed[2])
-    locks = value_noise(tuple(x / 7.0 for x in rest), wear.seed[3])
-    noise = (1 - wear.curl) * (0.5 * straight + 0.5 * finer) + wear.curl * (0.65 * locks + 0.35 * straight)
-    return 0.35 + 1.3 * noise, noise
+def strands(wear: Wear, noise) -> tuple[jax.Array, jax.Array]:
+    """Brightness of hair, about 1, and the same noise in [0, 1], from skin.surface_noise."""
+    straight = 0.5 * noise["strands"] + 0.5 * noise["hairs"]
+    mixed = straight + wear.curl * (0.65 * noise["locks"] + 0.35 * noise["strands"] - straight)
+    return 0.35 + 1.3 * mixed, mixed
 
 
-def cloth_colour(wear: Wear, base, rest, pattern) -> list[jax.Array]:
-    """Three arrays: plain, striped or checked cloth of colour `base` (3,)."""
+def cloth_colour(base, rest, noise, pattern) -> list[jax.Array]:
+    """Three arrays: plain, striped or checked cloth of colour `base` (3,) at points (three arrays, mm)."""
     width = 4 + 20 * pattern[1]
     stripes = smoothstep(0.4, 0.6, jnp.abs((rest[1] / width) % 2 - 1))
     checks = 0.5 * stripes + 0.5 * smoothstep(0.4, 0.6, jnp.abs((rest[0] / width) % 2 - 1))
     chosen = jnp.where(pattern[0] < 0.2, stripes, jnp.where(pattern[0] < 0.3, checks, 0.0))
-    weave = 0.8 + 0.4 * value_noise((rest[0] / 1.5, rest[1] / 1.5, rest[2] / 1.5), wear.seed[1])
-    folds = 0.8 + 0.4 * value_noise((rest[0] / 30, rest[1] / 45, rest[2] / 30), wear.seed[2])
-    return [weave * folds * (base[i] + chosen * (pattern[2 + i % 2] - base[i]) * 0.7) for i in range(3)]
+    light = (0.8 + 0.4 * noise["weave"]) * (0.7 + 0.6 * noise["drape"])
+    return [light * (base[i] + chosen * (pattern[2 + i % 2] - base[i]) * 0.7) for i in range(3)]
