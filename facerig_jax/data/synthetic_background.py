@@ -12,8 +12,10 @@ def random_background(key, size: int) -> jax.Array:
     """(3, S, S): smooth colours, a wall, lights out of focus, rectangles, foliage, bricks, or a room's corner."""
     kind_key, colour_key, own_key, seed_key = jax.random.split(key, 4)
     colours = jax.random.uniform(colour_key, (8, 3)) ** 1.7
-    grey = jax.random.uniform(seed_key, (8, 1)) < 0.5
-    colours = jnp.where(grey, 0.75 * colours.mean(1, keepdims=True) + 0.25 * colours, colours)
+    # Most things are nearly grey or brown; a few are bright.
+    grey = 1 - jax.random.uniform(seed_key, (8, 1)) ** 3
+    warm = jnp.array([[1.1, 1.0, 0.85]])
+    colours = jnp.clip(colours + grey * (colours.mean(1, keepdims=True) * warm - colours), 0, 1)
     kinds = (_smooth, _wall, _bokeh, _rectangles, _foliage, _bricks, _corner)
     kind = jax.random.randint(kind_key, (), 0, len(kinds))
     place = jnp.arange(size) / size
@@ -29,7 +31,7 @@ def _mix(a, b, t):
 
 
 def _smooth(key, u, v, colours, seed):
-    coarse = jax.random.uniform(key, (5, 5, 3)) ** 2 * colours[0][None, None] * 1.5
+    coarse = jax.random.uniform(key, (5, 5, 1)) * colours[:5][None] + 0.5 * jax.random.uniform(key, (5, 5, 3)) ** 3
     return jax.image.resize(coarse, (*u.shape, 3), "cubic").clip(0, 1).transpose(2, 0, 1)
 
 

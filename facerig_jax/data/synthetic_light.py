@@ -67,8 +67,8 @@ def sky_occlusion(vertices: jax.Array, normals: jax.Array, faces: jax.Array) -> 
     """(P,) share of the sky before each vertex that the head itself does not cover, in [0, 1]; mm, head frame."""
     sky = normalize(jnp.array(_SKY, jnp.float32))
     cosine = jnp.maximum(jnp.matmul(normals, sky.T, precision=HIGHEST), 0)
-    lit = jnp.stack([lit_by(vertices, faces, vertices, sky[k], _SKY_SIZE, 8.0) for k in range(len(_SKY))], -1)
-    return jnp.sum(cosine * lit, -1) / jnp.maximum(jnp.sum(cosine, -1), 1e-3)
+    lit = jax.lax.map(lambda direction: lit_by(vertices, faces, vertices, direction, _SKY_SIZE, 8.0), sky)
+    return jnp.sum(cosine * lit.T, -1) / jnp.maximum(jnp.sum(cosine, -1), 1e-3)
 
 
 def lit_by(points: jax.Array, faces: jax.Array, vertices: jax.Array, direction, size: int = _SHADOW_SIZE, bias=4.0):

@@ -108,8 +108,8 @@ def make_photo(head: HeadModel, person: Person, key, config: SubjectConfig):
     samples = to_image(project(scene, sharper, inverse_distance), fine, fine) + jnp.array([[0.5, -0.5, 0.0]])
     turn = euler_to_matrix(pose[:3])
     lamps_head = jnp.matmul(lamps.directions, turn, precision=HIGHEST)  # into the head's axes
-    lit = [lit_by(scene, faces, scene, direction) for direction in lamps_head]
-    lit = 1 - config.shadows * (1 - jnp.stack(lit, -1)) * jax.random.uniform(keys[4], minval=0.6, maxval=1.0)
+    lit = jax.lax.map(lambda direction: lit_by(scene, faces, scene, direction), lamps_head).T
+    lit = 1 - config.shadows * (1 - lit) * jax.random.uniform(keys[4], minval=0.6, maxval=1.0)
     table = _vertex_table(head, person, normals, rest, lit, turn, config)
     fragments = rasterize(image_to_clip(samples, fine, fine), faces, fine, fine, "back")
     pixels = interpolate(table, fragments, faces)
@@ -215,7 +215,9 @@ def _shade(head: HeadModel, person: Person, pixels, fragments, faces, lamps, con
     corner = faces[jnp.maximum(fragments.ids - 1, 0), 0]
     on_head, on_body = fragments.ids <= len(head.faces), fragments.ids > len(head.faces) + len(person.shell.faces)
     part = jnp.where(on_head, head.part[jnp.minimum(corner, len(head.part) - 1)], -1)
-    noise = skin.surface_noise(person.looks, rest)
+    # One sample per pixel is enough for the noise, which costs most.
+    noise = skin.surface_noise(person.looks, tuple(x[::_SAMPLES, ::_SAMPLES] for x in rest))
+    noise = {name: x.repeat(_SAMPLES, 0).repeat(_SAMPLES, 1) for name, x in noise.items()}
     skin_like = _head_colour(person, base, rest, noise, brows, beard, lips, cheeks, part, config)
     relief, pores = skin.fine_relief(person.looks, noise)
     relief = jnp.where(part == 0, relief, 1.0)
@@ -232,7 +234,9 @@ def _shade(head: HeadModel, person: Person, pixels, fragments, faces, lamps, con
     diffuse = jnp.maximum(_irradiance(normal, lamps, lit, sky, part), 0.0)
     oily = (0.35 + 0.65 * jnp.maximum(cheeks, lips)) * (1 + 0.5 * pores)
     wet = (part == 1) | (part == 2)
-    strength = jnp.where(on_head, person.looks.shine * oily, jnp.where(cloth > 0.5, 0.05, 0.7 * cover))
+    strength = jnp.where(
+        on_head, person.looks.shine * oily, jnp.where(cloth > 0.5, 0.03, 0.25 * cover * (0.2 + noise["strands"]))
+    )
     gloss = jnp.where(part == 1, 180.0, person.looks.gloss * jnp.where(on_head, 1.0, 0.6))
     shine = _highlights(normal, lamps, lit, gloss) * jnp.where(wet, 1.2, strength)[None]
     lit_colour = jnp.stack(albedo) * diffuse * relief[None] + config.specular * sky[None] * shine
@@ -293,8 +297,8 @@ def _eye_colour(person: Person, base, rest, noise):
     pupil = smoothstep(looks.pupil + 0.4, looks.pupil - 0.2, distance)
     result = []
     for i in range(3):
-        white = jnp.maximum(base[i], 0.25) * (1 - (0.02, 0.12, 0.12)[i] * smoothstep(0.6, 0.9, noise["veins"]))
-        white = white * (1 - 0.25 * smoothstep(8.0, 14.0, distance))
+        white = (0.42, 0.38, 0.36)[i] * (1 - (0.02, 0.12, 0.12)[i] * smoothstep(0.6, 0.9, noise["veins"]))
+        white = white * (1 - 0.4 * smoothstep(7.0, 13.0, distance))
         ring = looks.iris[i] * (0.6 + 0.8 * spokes) * rim
         result.append((white + iris * (ring - white)) * (1 - pupil) + 0.006 * pupil)
     return result

@@ -227,7 +227,7 @@ def strands(wear: Wear, noise) -> tuple[jax.Array, jax.Array]:
     """Brightness of hair, about 1, and the same noise in [0, 1], from skin.surface_noise."""
     straight = 0.5 * noise["strands"] + 0.5 * noise["hairs"]
     mixed = straight + wear.curl * (0.65 * noise["locks"] + 0.35 * noise["strands"] - straight)
-    return 0.35 + 1.3 * mixed, mixed
+    return 0.15 + 1.7 * mixed, mixed
 
 
 def cloth_colour(base, rest, noise, pattern) -> list[jax.Array]:
