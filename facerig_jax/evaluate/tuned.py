@@ -2,7 +2,12 @@
 
     python -m experiments.evaluate --what=tune --method=NAME --trials=24 --count=8
 
-The validation split is the synthetic subjects of seed 900,000 (--renderer=hard): neither trained nor tested on.
+The validation split is the synthetic subjects of seed 900,000 (--renderer=hard): neither trained nor tested on. Mean
+of the neutral's and the posed meshes' true vertex error on 8 of them, 4 photos each, at the first and the best trial
+(mean face: 2.327 mm):
+
+    linear 2.029 -> 1.911, classical 1.629 -> 1.491, fixed 2.130 -> 2.111, adam 2.152 -> 2.102,
+    adam_time 2.171 -> 2.095 (--time_steps=67)
 """
 
 import numpy as np
