@@ -9,13 +9,26 @@ import pytest
 from subjects import PHOTOS, SIZE, small_head, subject
 
 import facerig_jax
+from facerig_jax.data.detected import imitate_landmarks
 from facerig_jax.data.subjects import HELD_OUT_SEED, VALIDATION_SEED
-from facerig_jax.data.synthetic import SyntheticSource, training_seed
-from facerig_jax.data.synthetic_people import CONFLICTS, NEED_OPEN_JAW, random_expression, smooth_displacement
+from facerig_jax.data.synthetic import TRAIN, SyntheticSource, make_subject, training_seed
+from facerig_jax.data.synthetic_cover import draw_glasses, put_before, put_on
+from facerig_jax.data.synthetic_light import lit_by
+from facerig_jax.data.synthetic_noise import spots, value_noise
+from facerig_jax.data.synthetic_people import (
+    CONFLICTS,
+    NEED_OPEN_JAW,
+    move,
+    random_expression,
+    random_motion,
+    smooth_displacement,
+)
 from facerig_jax.data.synthetic_plain import random_light
+from facerig_jax.data.synthetic_sensor import compress
+from facerig_jax.data.synthetic_wear import draw_wear, make_shell
 from facerig_jax.geometry.camera import project, to_image
 from facerig_jax.geometry.light import sh_basis, shade
-from facerig_jax.head.model import vertices
+from facerig_jax.head.model import landmark_positions, vertices
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +162,122 @@ def test_environment_light_is_the_clamped_cosine_of_its_lamps():
         towards, away = shade(sh_basis(jnp.stack([direction, -direction])), light)
         assert (towards > away).all()
         assert float(shade(sh_basis(normals), light).min()) > -0.05
+
+
+# The photographic renderer.
+PHOTO = dataclasses.replace(TRAIN, n_views=2, size=64, hand=0.5, glasses=1.0)
+
+
+@pytest.fixture(scope="module")
+def photographed():
+    return subject(**{f.name: getattr(PHOTO, f.name) for f in dataclasses.fields(PHOTO)})[0]
+
+
+def test_photos_are_finite_and_their_truth_follows_from_the_camera(photographed):
+    images = np.asarray(photographed.images)
+    assert images.shape == (2, 64, 64, 3)
+    assert np.isfinite(images).all()
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert images.std() > 0.05
+    posed = to_image(project(photographed.vertices, photographed.pose, photographed.inverse_distance), 64, 64)
+    np.testing.assert_allclose(photographed.vertices_img, posed, atol=1e-3)
+    for leaf in jax.tree.leaves(photographed):
+        assert np.isfinite(leaf).all()
+
+
+def test_photos_of_one_number_are_the_same_and_of_others_not(photographed):
+    changes = {f.name: getattr(PHOTO, f.name) for f in dataclasses.fields(PHOTO)}
+    again, _ = subject.__wrapped__(0, **changes)
+    jax.tree.map(np.testing.assert_array_equal, photographed, again)
+    other, _ = subject.__wrapped__(1, **changes)
+    assert float(jnp.abs(other.images - photographed.images).mean()) > 0.03
+
+
+def test_imitated_landmarks_miss_the_exact_ones_by_about_what_the_detector_does():
+    """On renders the detector misses trusted points by 1.5 to 4 mm (experiments.synthesize --what=detect)."""
+    head = facerig_jax.load_head()
+    draw = jax.jit(jax.vmap(imitate_landmarks, (0,) + (None,) * 7), static_argnums=7)
+    codes = jnp.zeros(head.identity_basis.shape[0]), jnp.zeros(head.expression_basis.shape[0])
+    pose, inverse = jnp.array([0.0, 0.2, 0.1, 1.0, 3.0, 4.0]), jnp.array(1 / 700)
+    keys = jax.random.split(jax.random.key(0), 50)
+    found = draw(keys, jax.tree.map(jnp.asarray, head), jnp.asarray(head.mean), *codes, pose, inverse, 256)
+    exact = to_image(project(landmark_positions(head.landmarks_dense, head.mean), pose, inverse), 256, 256)
+    miss = jnp.linalg.norm((found - exact[None])[..., :2], axis=-1)[:, head.landmarks_dense.weight > 0]
+    assert 0.5 < float(jnp.median(miss)) < 4.0
+
+
+def test_a_neutral_face_stays_still_whoever_it_belongs_to():
+    head = small_head()
+    motion = random_motion(jax.random.key(0), head, 1.0)
+    still = move(motion, head, head.mean, jnp.zeros(len(head.expression_names)))
+    np.testing.assert_allclose(still, head.mean, atol=1e-3)
+    weight = jnp.full(len(head.expression_names), 0.5)
+    plain = head.mean + jnp.tensordot(weight, head.expression_basis, 1)
+    extra = jnp.linalg.norm(move(motion, head, head.mean, weight) - plain, axis=-1).max()
+    assert 0.3 < float(extra) < 0.5 * float(jnp.linalg.norm(plain - head.mean, axis=-1).max())
+    unchanged = move(random_motion(jax.random.key(0), head, 0.0), head, head.mean, weight)
+    np.testing.assert_allclose(unchanged, plain, atol=1e-3)
+
+
+def test_noise_belongs_to_the_place_and_is_continuous():
+    place = tuple(jax.random.normal(jax.random.key(i), (500,)) * 20 for i in range(3))
+    seed = jnp.uint32(5)
+    noise = value_noise(place, seed)
+    np.testing.assert_array_equal(noise, value_noise(place, seed))
+    assert 0 <= float(noise.min()) < 0.25
+    assert 0.75 < float(noise.max()) <= 1
+    assert float(jnp.abs(value_noise(tuple(p + 1e-3 for p in place), seed) - noise).max()) < 0.02
+    assert float(jnp.abs(value_noise(place, seed + 1) - noise).mean()) > 0.1
+    strength, _ = spots(place, seed, 0.5)
+    assert 0 < float((strength > 0).mean()) < 0.4
+    np.testing.assert_array_equal(spots(place, seed, 0.0)[0], 0)
+
+
+def test_hair_and_hats_lie_outside_the_head_and_nothing_is_left_where_none_is_worn():
+    head = small_head()
+    beard = jnp.zeros(len(head.mean))
+    draw = jax.jit(lambda key, hair, hat: make_shell(head, draw_wear(key, 1.0, 30.0, 0.0, hair, hat), beard))
+    bare = draw(jax.random.key(0), 0.0, 0.0)
+    np.testing.assert_array_equal(bare.faces, 0)
+    covered = [draw(jax.random.key(i), 1.0, 1.0) for i in range(6)]
+    top = head.mean[: head.n_coarse, 1] > 120
+    assert all(float(shell.height[top].min()) > 0 for shell in covered if float(shell.height[top].max()) > 0)
+    assert any(float(shell.cloth.max()) > 0 for shell in covered)
+
+
+def test_glasses_are_hidden_by_what_is_nearer_and_hands_by_nothing():
+    glasses = draw_glasses(jax.random.key(0), 1.0).replace(colour=jnp.zeros(3))
+    picture, eyes = jnp.ones((3, 96, 96)), jnp.array([[-31.0, 27.0, 0.0], [31.0, 27.0, 0.0]])
+    pose = jnp.array([0.0, 0.0, 0.0, 0.6, 0.0, 0.0])
+    draw = jax.jit(lambda depth: put_on(glasses, picture, depth, eyes, pose, jnp.array(0.0), 96))
+    behind, before = draw(jnp.full((96, 96), -200.0)), draw(jnp.full((96, 96), 200.0))
+    assert float(behind.min()) < 0.5
+    np.testing.assert_allclose(before, picture)
+    cover = jax.jit(
+        lambda key: put_before(key, picture, jnp.full((68, 2), 48.0), 0.6, jnp.zeros(3), jnp.ones((9, 3)), 96)
+    )
+    changed = [float((jnp.abs(cover(jax.random.key(i)) - picture).max(0) > 0.1).mean()) for i in range(4)]
+    assert all(0.01 < share < 0.8 for share in changed), changed
+
+
+def test_compression_keeps_smooth_pictures_and_cuts_fine_noise():
+    u = jnp.linspace(0.2, 0.8, 64)
+    smooth = jnp.broadcast_to(u, (3, 64, 64))
+    rough = jnp.clip(smooth + 0.05 * jax.random.normal(jax.random.key(1), (3, 64, 64)), 0, 1)
+    lost = [float(jnp.abs(compress(x, jax.random.key(2)).transpose(2, 0, 1) - x).mean()) for x in (smooth, rough)]
+    assert lost[0] < 0.01
+    assert max(lost[1], 1e-9) >= lost[0]
+
+
+def test_a_wall_before_the_lamp_casts_a_shadow():
+    corners = jnp.array([[-60.0, -60, 0], [60, -60, 0], [60, 60, 0], [-60, 60, 0]])
+    wall = jnp.array([[0, 1, 2], [0, 2, 3]], jnp.int32)
+    points = jnp.array([[0.0, 0.0, -80.0], [150.0, 0.0, -80.0], [0.0, 0.0, 30.0]])
+    lit = lit_by(points, wall, corners, jnp.array([0.0, 0.0, 1.0]))
+    np.testing.assert_allclose(lit, [0, 1, 1], atol=0.1)
+
+
+def test_an_unknown_renderer_is_refused():
+    with pytest.raises(ValueError, match="renderer"):
+        make_subject(small_head(), 0, 0, dataclasses.replace(PHOTOS, renderer="painting"))

@@ -31,7 +31,7 @@ def _mix(a, b, t):
 
 
 def _smooth(key, u, v, colours, seed):
-    coarse = jax.random.uniform(key, (5, 5, 1)) * colours[:5][None] + 0.5 * jax.random.uniform(key, (5, 5, 3)) ** 3
+    coarse = jax.random.uniform(key, (5, 5, 1)) * colours[:5][None] + 0.2 * jax.random.uniform(key, (5, 5, 3)) ** 3
     return jax.image.resize(coarse, (*u.shape, 3), "cubic").clip(0, 1).transpose(2, 0, 1)
 
 

@@ -46,7 +46,7 @@ def draw_lamps(key, sharp: float, model: str) -> Lamps:
     soft = normalize(jax.random.normal(next(keys), (3, 3)) + jnp.array([[0.0, 0.5, 0.6]]))
     amounts = jax.random.uniform(next(keys), (3, 1), minval=0.1, maxval=0.9) * jnp.array([[1.0], [0.6], [0.3]])
     # Warm to cool (blue against red), and a little green against magenta.
-    warm = 0.22 * jax.random.normal(next(keys), (5, 1)) * jnp.array([[1.0, 0.1, -1.0]])
+    warm = 0.14 * jax.random.normal(next(keys), (5, 1)) * jnp.array([[1.0, 0.1, -1.0]])
     tint = jnp.exp(warm + 0.04 * jax.random.normal(next(keys), (5, 1)) * jnp.array([[-0.5, 1.0, -0.5]]))
     ambient = jax.random.uniform(next(keys), (), minval=0.2, maxval=0.7)
     environment = jnp.zeros((9, 3)).at[0].set(ambient * tint[4])

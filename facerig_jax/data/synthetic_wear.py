@@ -91,11 +91,11 @@ def draw_wear(key, male, age, beard, hair: float, headwear: float) -> Wear:
     long = chance(0.1 + 0.6 * (1 - male))
     kind = uniform()  # of headwear: cap or beanie, hood or scarf, mask
     worn = chance(headwear)
-    palette = jax.random.uniform(next(keys), (2, 3)) ** 2
-    grey = jnp.stack([chance(0.5), chance(0.5)])[:, None]
-    palette = palette * (1 - 0.85 * grey) + 0.85 * grey * palette.mean(1, keepdims=True)
+    palette = 0.8 * jax.random.uniform(next(keys), (2, 3)) ** 2
+    grey = 1 - jax.random.uniform(next(keys), (2, 1)) ** 2
+    palette = palette + grey * (palette.mean(1, keepdims=True) - palette)
     return Wear(
-        hair=chance(hair) * (balding < 0.75),
+        hair=chance(hair) * (balding < 0.85),
         thickness=uniform(2.0, 14.0) + (1 - balding) * 22.0 * uniform() ** 2 + 8 * long,
         sides=uniform(0.25, 1.0),
         line=uniform(-10.0, 14.0) + 10 * balding,
@@ -210,8 +210,10 @@ def torso(key, angles: jax.Array) -> tuple[jax.Array, jax.Array]:
     down = jnp.linspace(0.0, 1.0, _RINGS)[:, None]
     around = jnp.linspace(0.0, 2 * jnp.pi, _SEGMENTS, endpoint=False)[None]
     shoulder = smoothstep(0.0, 0.42, down)
-    half_width = 60 + (110 + 50 * broad) * shoulder
-    half_depth = 56 + (45 + 30 * deep) * shoulder
+    # The first ring lies inside the neck, so that no gap opens when the head turns.
+    collar = smoothstep(0.0, 0.07, down)
+    half_width = 34 + 28 * collar + (110 + 50 * broad) * shoulder
+    half_depth = 30 + 28 * collar + (45 + 30 * deep) * shoulder
     height = _NECK[1] + 12 - (50 + 50 * slope) * smoothstep(0.05, 0.5, down) - 420 * jnp.maximum(down - 0.35, 0)
     sway = jnp.sin(around) * jnp.abs(jnp.sin(around)) ** 0.2
     rest = jnp.stack(
