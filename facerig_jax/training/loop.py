@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import signal
 import time
@@ -20,7 +21,7 @@ from facerig_jax.export.files import atomic_write
 from facerig_jax.networks.weights import read_weights, write_weights
 from facerig_jax.training.checkpoints import Checkpoints
 from facerig_jax.training.config import TrainConfig
-from facerig_jax.training.objective import make_teacher, subject_loss
+from facerig_jax.training.objective import Teacher, make_teacher, subject_loss
 from facerig_jax.training.records import DONE, WEIGHTS, Records, open_workdir
 from facerig_jax.training.update import (
     MAX_SKIPPED,
@@ -47,7 +48,7 @@ def train(
     validation: Source | None = None,
     *,
     say: Callable[[str], None] = print,
-    show: Callable[[int, dict], None] | None = None,
+    show: Callable[[int, dict], None] = lambda step, record: None,
 ) -> TrainState:
     """Trains, or goes on training, in a folder.
 
@@ -65,7 +66,7 @@ def train(
 
     Raises:
       ValueError: settings that do not fit each other or the folder.
-      Stopped: on SIGTERM, after saving.
+      Stopped: on SIGTERM or Ctrl-C, after saving.
       FloatingPointError: too many updates in a row were not finite.
     """
     mesh = make_mesh()
@@ -76,15 +77,67 @@ def train(
     with Checkpoints(folder / "checkpoints", config.keep) as checkpoints, _stop_signal() as stop:
         state = init_state(config, mesh, _first_params(config))
         state = checkpoints.restore(state, say) or state
-        begun = int(state.step)
-        say(f"{config.name}: from update {begun} of {config.steps} on {mesh.size} devices, {source.name}.")
-        records = Records(folder, begun, jax.process_index() == 0)
-        state = _run(config, mesh, head, source, validation, state, checkpoints, records, stop, say, show)
+        say(f"{config.name}: from update {state.step} of {config.steps} on {mesh.size} devices, {source.name}.")
+        records = Records(folder, int(state.step), jax.process_index() == 0)
+        teacher = jax.device_put(make_teacher(head, config.model), replicated(mesh))
+        run = Run(config, mesh, teacher, source, validation, checkpoints, records, stop, say, show)
+        state = run_updates(run, state)
         checkpoints.save(state, wait=True)
     if jax.process_index() == 0:
         _write_result(folder, config, state)
     records.finish(f"{config.steps} updates")
     return state
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What stays the same during a run; see `train`."""
+
+    config: TrainConfig
+    mesh: Mesh
+    teacher: Teacher
+    source: Source
+    validation: Source | None
+    checkpoints: Checkpoints
+    records: Records
+    stop: Callable[[], bool]
+    say: Callable[[str], None]
+    show: Callable[[int, dict], None]
+
+
+def run_updates(run: Run, state: TrainState) -> TrainState:
+    """The updates from the state's to the last one."""
+    config, begun = run.config, int(state.step)
+    weights = jax.device_put(jax.tree.map(jnp.float32, config.losses), replicated(run.mesh))
+    update, stages = None, None
+    for step in range(begun, config.steps):
+        if config.stages_at(step) != stages:
+            stages = config.stages_at(step)
+            run.say(f"Update {step}: training {stages} of {config.model.stages} stages (compiling).")
+            update = make_update(config, stages, run.mesh)
+        start = time.perf_counter()
+        batch = jax.block_until_ready(make_batch(run.source, config, step, run.mesh))
+        made = time.perf_counter()
+        state, measures = update(state, run.teacher, batch, weights)
+        done, last = step + 1, step + 1 == config.steps
+        if last or _due(done, config.log_every) or done == begun + 1:
+            measures = jax.device_get(measures)
+            seconds = {"data_s": round(made - start, 4), "update_s": round(time.perf_counter() - made, 4)}
+            run.show(done, run.records.write(done, {**measures, **seconds}))
+            if measures["skipped_in_a_row"] >= MAX_SKIPPED:
+                raise FloatingPointError(f"The {MAX_SKIPPED} updates before {done} were not finite: learn more slowly.")
+        if run.validation is not None and (last or _due(done, config.validate_every)):
+            params = to_tree(state.average, config.model)
+            run.show(done, run.records.write(done, validate(params, run.teacher, run.validation, config)))
+        if run.stop() or _due(done, config.save_every):
+            run.checkpoints.save(state, wait=run.stop())
+        if run.stop():
+            raise Stopped(f"Stopped after update {done} of {config.steps}; the same command goes on from there.")
+    return state
+
+
+def _due(step: int, every: int) -> bool:
+    return bool(every) and step % every == 0
 
 
 def check_batch(config: TrainConfig, mesh: Mesh) -> None:
@@ -108,47 +161,6 @@ def _first_params(config: TrainConfig) -> dict | None:
     if model.networks != config.model.networks:
         raise ValueError(f"init: the networks in {config.init} have other sizes than model.networks.")
     return params
-
-
-def _run(config, mesh, head, source, validation, state, checkpoints, records, stop, say, show):
-    """The updates from the state's to the last one."""
-    teacher = jax.device_put(make_teacher(head, config.model), replicated(mesh))
-    weights = jax.device_put(jax.tree.map(jnp.float32, config.losses), replicated(mesh))
-    update, stages = None, None
-    begun = int(state.step)
-    for step in range(begun, config.steps):
-        if config.stages_at(step) != stages:
-            stages = config.stages_at(step)
-            say(f"Update {step}: training {stages} of {config.model.stages} stages (compiling).")
-            update = make_update(config, stages, mesh)
-        start = time.perf_counter()
-        batch = jax.block_until_ready(make_batch(source, config, step, mesh))
-        made = time.perf_counter()
-        state, measures = update(state, teacher, batch, weights)
-        done, last = step + 1, step + 1 == config.steps
-        if last or _due(done, config.log_every) or done == begun + 1:
-            measures = jax.device_get(measures)
-            seconds = {"data_s": round(made - start, 4), "update_s": round(time.perf_counter() - made, 4)}
-            record = records.write(done, {**measures, **seconds})
-            if show:
-                show(done, record)
-            if measures["skipped"] > 0 and measures["skipped"] % MAX_SKIPPED == 0:
-                raise FloatingPointError(
-                    f"{MAX_SKIPPED} updates up to {done} were not finite: lower the learning rate."
-                )
-        if validation is not None and (last or _due(done, config.validate_every)):
-            record = records.write(done, validate(to_tree(state.average, config.model), teacher, validation, config))
-            if show:
-                show(done, record)
-        if stop() or _due(done, config.save_every):
-            checkpoints.save(state, wait=stop())
-        if stop():
-            raise Stopped(f"Stopped after update {done} of {config.steps}; the same command goes on from there.")
-    return state
-
-
-def _due(step: int, every: int) -> bool:
-    return bool(every) and step % every == 0
 
 
 def make_batch(source: Source, config: TrainConfig, step: int, mesh: Mesh) -> Subject:
@@ -197,14 +209,22 @@ def _write_result(folder: Path, config: TrainConfig, state: TrainState) -> None:
 
 @contextlib.contextmanager
 def _stop_signal() -> Iterator[Callable[[], bool]]:
-    """A context in which SIGTERM only sets a mark: what it gives says whether the signal came."""
+    """A context in which SIGTERM and the first Ctrl-C only set a mark: what it gives says whether one came."""
     came = []
+
+    def mark(number, _):
+        if came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
     try:
-        before = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+        before = [signal.signal(number, mark) for number in numbers]
     except ValueError:  # signals can be handled in the main thread only
         yield lambda: False
         return
     try:
         yield lambda: bool(came)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

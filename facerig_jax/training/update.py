@@ -22,8 +22,9 @@ from facerig_jax.training.objective import Teacher, subject_loss
 
 # The batch is spread over this axis; weights are the same everywhere.
 DATA = "data"
-# Updates whose loss or gradient is not finite are left out; so many in a row end the run.
+# Updates whose loss or gradient is not finite are left out, always; so many in a row end the run.
 MAX_SKIPPED = 20
+ALWAYS = 2**31 - 1
 
 
 @struct.dataclass
@@ -72,7 +73,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         optax.clip_by_global_norm(config.clip),
         optax.adamw(rate, config.b1, config.b2, weight_decay=config.weight_decay),
     )
-    return optax.apply_if_finite(inner, MAX_SKIPPED)
+    return optax.apply_if_finite(inner, ALWAYS)
 
 
 def init_state(config: TrainConfig, mesh: Mesh, params: dict | None = None) -> TrainState:
@@ -112,7 +113,8 @@ def make_update(
 
     Returns:
       (state, teacher, batch, weights) -> (state, measures): batch is a Subject with a leading axis of config.batch,
-      spread over the mesh; measures are means over the batch, with 'loss' and 'gradient_norm'.
+      spread over the mesh; measures are means over the batch, with 'loss' and 'gradient_norm', and how many updates
+      were 'skipped'.
     """
     optimizer = make_optimizer(config.optimizer, config.steps)
     gradient = device_gradient(config, stages)
@@ -140,7 +142,12 @@ def make_update(
         decay = jnp.minimum(config.optimizer.ema, (1.0 + step) / (10.0 + step))
         average = decay * state.average + (1 - decay) * params
         state = TrainState(step, params, inner, average)
-        return state, {**measures, "gradient_norm": norm, "skipped": inner.total_notfinite}
+        return state, {
+            **measures,
+            "gradient_norm": norm,
+            "skipped": inner.total_notfinite,
+            "skipped_in_a_row": inner.notfinite_count,
+        }
 
     return update
 
