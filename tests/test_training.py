@@ -247,10 +247,18 @@ def test_a_cut_off_last_line_of_the_metrics_is_left_out(tmp_path):
 
 
 def test_every_subject_of_a_finite_source_is_seen_once_an_epoch():
-    seen = np.concatenate([batch_numbers(10, 4, 7, step) for step in range(5)])
+    seen = np.concatenate([batch_numbers(10, 4, DataConfig(seed=7), step) for step in range(5)])
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
     assert (seen[:10] != seen[10:]).any()
-    np.testing.assert_array_equal(batch_numbers(2**31 - 1, 4, 7, 3), [12, 13, 14, 15])
+
+
+@pytest.mark.parametrize("reuse", [1, 3])
+def test_every_subject_of_an_endless_source_is_seen_as_often_as_asked(reuse):
+    seen = np.concatenate([batch_numbers(2**31 - 1, 8, DataConfig(reuse=reuse), step) for step in range(16 * reuse)])
+    numbers, counts = np.unique(seen, return_counts=True)
+    np.testing.assert_array_equal(numbers, np.arange(128))
+    assert set(counts) == {reuse}
+    assert set(seen[: 64 * reuse]) == set(range(64))
 
 
 def test_weights_survive_a_file_and_others_are_refused(tmp_path):

@@ -55,12 +55,14 @@ class DataConfig:
     source:  'synthetic', or a folder of subject folders (data.folders).
     seed:    of the synthetic subjects, under HELD_OUT_SEED; of the order of a folder's.
     subject: of the synthetic subjects.
+    reuse:   how often each of them is seen, where drawing one takes longer than learning from it.
     views, size: photos per subject of a folder, and the side they are reduced and padded to.
     """
 
     source: str = "synthetic"
     seed: int = 0
     subject: SubjectConfig = SubjectConfig()
+    reuse: int = 1
     views: int = 4
     size: int = 512
 

@@ -20,7 +20,7 @@ from facerig_jax.data.subjects import Source, Subject
 from facerig_jax.export.files import atomic_write
 from facerig_jax.networks.weights import read_weights, write_weights
 from facerig_jax.training.checkpoints import Checkpoints
-from facerig_jax.training.config import TrainConfig
+from facerig_jax.training.config import DataConfig, TrainConfig
 from facerig_jax.training.objective import Teacher, make_teacher, subject_loss
 from facerig_jax.training.records import DONE, WEIGHTS, Records, open_workdir
 from facerig_jax.training.update import (
@@ -34,6 +34,9 @@ from facerig_jax.training.update import (
     to_tree,
 )
 from facerig_jax.types import HeadModel
+
+# Sources with more subjects than this are drawn as they are needed, this many at a time.
+ENDLESS, BLOCK = 10**8, 64
 
 
 class Stopped(Exception):
@@ -169,7 +172,7 @@ def make_batch(source: Source, config: TrainConfig, step: int, mesh: Mesh) -> Su
     Returns:
       Subject with a leading axis of config.batch, spread over the mesh.
     """
-    numbers = batch_numbers(len(source), config.batch, config.data.seed, step)
+    numbers = batch_numbers(len(source), config.batch, config.data, step)
     share = config.batch // jax.process_count()
     mine = numbers[jax.process_index() * share : (jax.process_index() + 1) * share]
     subjects = [jax.tree.map(np.asarray, source(int(number))) for number in mine]
@@ -177,13 +180,19 @@ def make_batch(source: Source, config: TrainConfig, step: int, mesh: Mesh) -> Su
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(spread(mesh), leaf), local)
 
 
-def batch_numbers(length: int, batch: int, seed: int, step: int) -> np.ndarray:
-    """(batch,) which subjects an update sees: an endless source's in order, another's shuffled anew each epoch."""
+def batch_numbers(length: int, batch: int, data: DataConfig, step: int) -> np.ndarray:
+    """(batch,) which subjects an update sees.
+
+    Those of a finite source are shuffled anew each epoch. An endless source is taken in blocks, each of which is seen
+    data.reuse times, shuffled anew each time.
+    """
+    endless = length > ENDLESS
+    block, times = (min(length, BLOCK), data.reuse) if endless else (length, 1)
     places = np.arange(step * batch, (step + 1) * batch)
-    if length > 10**8:
-        return places % length
-    orders = {e: np.random.default_rng((seed, e)).permutation(length) for e in np.unique(places // length).tolist()}
-    return np.array([orders[place // length][place % length] for place in places.tolist()])
+    rounds = places // block
+    orders = {r: np.random.default_rng((data.seed, r)).permutation(block) for r in np.unique(rounds).tolist()}
+    first = rounds // times * block if endless else np.zeros_like(rounds)
+    return first + [orders[r][place % block] for r, place in zip(rounds.tolist(), places.tolist(), strict=True)]
 
 
 def validate(params: dict, teacher, source: Source, config: TrainConfig) -> dict:
