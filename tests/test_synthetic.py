@@ -21,6 +21,7 @@ from facerig_jax.data.synthetic_people import (
     move,
     random_expression,
     random_motion,
+    smile_sometimes,
     smooth_displacement,
 )
 from facerig_jax.data.synthetic_plain import random_light
@@ -281,3 +282,36 @@ def test_a_wall_before_the_lamp_casts_a_shadow():
 def test_an_unknown_renderer_is_refused():
     with pytest.raises(ValueError, match="renderer"):
         make_subject(small_head(), 0, 0, dataclasses.replace(PHOTOS, renderer="painting"))
+
+
+# What each setting does, switched off where TRAIN has it on; everything rare happens to everybody here.
+OFTEN = dataclasses.replace(TRAIN, n_views=1, size=64, hair=1.0, headwear=1.0, glasses=1.0, beard=1.0, hand=1.0)
+SWITCHES = {
+    **dict.fromkeys(("personal", "fine_shape", "detail", "hair", "headwear", "glasses", "beard", "hand"), 0.0),
+    **dict.fromkeys(("shadows", "sensor", "noise", "specular", "sharp_light", "off_basis", "expressiveness"), 0.0),
+    "scene": False,
+    "skin": "waves",
+    "light": "many",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SWITCHES)
+def test_every_switch_changes_the_photos_and_only_shape_switches_the_shape(name):
+    draw = jax.jit(make_subject, static_argnames="config")
+    head = small_head()
+    other = dataclasses.replace(OFTEN, **{name: SWITCHES[name]})
+    pairs = [(draw(head, 0, i, OFTEN), draw(head, 0, i, other)) for i in range(8)]
+    assert max(float(jnp.abs(a.images - b.images).mean()) for a, b in pairs) > 1e-3
+    moved = max(float(jnp.abs(a.vertices - b.vertices).max()) for a, b in pairs)
+    assert (moved > 1e-2) == (name in ("personal", "fine_shape", "off_basis", "expressiveness"))
+
+
+def test_smiles_exclude_frowns_and_stay_in_the_unit_interval():
+    head = facerig_jax.load_head()
+    names = list(head.expression_names)
+    full = jnp.ones(len(names))
+    smiling = smile_sometimes(jax.random.key(0), head, full, 1.0)
+    assert float(smiling[names.index("mouthSmileLeft")]) > 0.2
+    assert float(smiling[names.index("mouthFrownLeft")]) == 0
+    np.testing.assert_array_equal(smile_sometimes(jax.random.key(0), head, full, 0.0), full)

@@ -148,5 +148,23 @@ def random_expression(key, head: HeadModel, chance: float) -> jax.Array:
     return jnp.where(limited, jnp.minimum(weight, 0.9 * jaw), weight)
 
 
+# A smile for a photo, the commonest expression there is: shapes and their largest weights; and what it excludes.
+_SMILE = {"mouthSmile": 1.0, "cheekSquint": 0.6, "mouthUpperUp": 0.5, "mouthLowerDown": 0.35, "jawOpen": 0.25}
+_NO_SMILE = ("mouthFrown", "mouthPucker", "mouthFunnel", "mouthPress", "mouthShrugUpper", "mouthShrugLower")
+
+
+def smile_sometimes(key, head: HeadModel, expression: jax.Array, chance: float = 0.3) -> jax.Array:
+    """(E,) the expression, or with this probability that of a smile, with or without teeth, on top of it."""
+    smile_key, width_key, teeth_key = jax.random.split(key, 3)
+    stems = [_stem(name) for name in head.expression_names]
+    width, teeth = 0.25 + 0.75 * jax.random.uniform(width_key), jax.random.uniform(teeth_key)
+    shown = jnp.array([_SMILE.get(stem, 0.0) for stem in stems])
+    first = jnp.array([stem in ("mouthSmile", "cheekSquint") for stem in stems])
+    smile = width * shown * jnp.where(first, 1.0, teeth)
+    barred = jnp.array([stem in _NO_SMILE for stem in stems])
+    smiling = jnp.where(barred, 0.0, jnp.maximum(expression, smile))
+    return jnp.where(jax.random.uniform(smile_key) < chance, smiling, expression)
+
+
 def _stem(name: str) -> str:
     return name.removesuffix("Left").removesuffix("Right")

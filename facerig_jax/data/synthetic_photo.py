@@ -21,7 +21,7 @@ from facerig_jax.data.synthetic_config import SubjectConfig
 from facerig_jax.data.synthetic_cover import Glasses, draw_glasses, put_before, put_on
 from facerig_jax.data.synthetic_light import draw_lamps, lit_by, sky_occlusion
 from facerig_jax.data.synthetic_noise import smoothstep
-from facerig_jax.data.synthetic_people import Motion, move, random_camera, random_expression
+from facerig_jax.data.synthetic_people import Motion, move, random_camera, random_expression, smile_sometimes
 from facerig_jax.data.synthetic_sensor import balance, develop
 from facerig_jax.geometry.camera import project, to_image
 from facerig_jax.geometry.light import sh_basis, shade
@@ -98,6 +98,8 @@ def make_photo(head: HeadModel, person: Person, key, config: SubjectConfig):
     keys = jax.random.split(key, 10)
     size, fine = config.size, _SAMPLES * config.size
     expression = random_expression(keys[0], head, config.expressiveness)
+    if config.expressiveness:
+        expression = smile_sometimes(keys[9], head, expression)
     verts = move(person.motion, head, person.neutral, expression)
     pose, inverse_distance = random_camera(keys[1], head, config)
     posed = to_image(project(verts, pose, inverse_distance), size, size)

@@ -62,7 +62,7 @@ def develop(key, image: jax.Array, noise: float, strength: float) -> jax.Array:
     soft = strength * uniform()
     bright = bright * (1 - soft) + soft * bright * (1 + bright / 2.2) / (1 + bright) * 1.15
     coded = linear_to_srgb(jnp.clip(bright, 0, 1))
-    contrast, gamma = 1 + 0.25 * strength * (uniform() - 0.4), jnp.exp(0.3 * strength * (uniform() - 0.5))
+    contrast, gamma = 1 + 0.4 * strength * (uniform() - 0.25), jnp.exp(0.3 * strength * (uniform() - 0.5))
     coded = jnp.clip(0.5 + contrast * (coded**gamma - 0.5), 0, 1)
     grey = coded.mean(0, keepdims=True)
     colour = jnp.where(uniform() < 0.03 * strength, 0.0, 1 + 0.5 * strength * (uniform() - 0.55))

@@ -140,7 +140,7 @@ def make_shell(head: HeadModel, wear: Wear, beard: jax.Array) -> Shell:
     # How far, in mm, a vertex lies above the hairline.
     line = jnp.interp(z, jnp.array(_LINE_Z), jnp.array(_LINE_Y, jnp.float32))
     front = smoothstep(-70.0, -20.0, z)
-    line = line + front * (wear.line - wear.fringe + wear.part * x + 4 * wobble)
+    line = line + front * (wear.line - wear.fringe + wear.part * x + 8 * wobble)
     line = line + wear.recession * smoothstep(-90.0, -10.0, z) * smoothstep(8.0, 45.0, side)
     ear = (side > _EAR_BOX[0]) & (y < _EAR_BOX[1]) & (z < -55) & (z > -115)
     above = jnp.where(ear, -20.0, y - line)
