@@ -85,7 +85,7 @@ def show(step: int, record: dict) -> None:
     """One line per logged update."""
     kind = "validation_" if "validation_loss" in record else ""
     errors = " ".join(f"{value:.3f}" for value in record.get(f"{kind}error", []))
-    label = "validation" if kind else f"{record['data_s'] + record['update_s']:5.2f} s/update"
+    label = "validation" if kind else f"{record['update_s']:5.2f} s/update"
     say(f"{step:7d}  {record['time_s']:8.0f} s  loss {record[f'{kind}loss']:9.3f}  neutral mm {errors}  {label}")
 
 

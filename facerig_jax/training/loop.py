@@ -112,21 +112,19 @@ def run_updates(run: Run, state: TrainState) -> TrainState:
     """The updates from the state's to the last one."""
     config, begun = run.config, int(state.step)
     weights = jax.device_put(jax.tree.map(jnp.float32, config.losses), replicated(run.mesh))
-    update, stages = None, None
+    update, stages, clock = None, None, Clock()
     for step in range(begun, config.steps):
         if config.stages_at(step) != stages:
             stages = config.stages_at(step)
             run.say(f"Update {step}: training {stages} of {config.model.stages} stages (compiling).")
             update = make_update(config, stages, run.mesh)
-        start = time.perf_counter()
-        batch = jax.block_until_ready(make_batch(run.source, config, step, run.mesh))
-        made = time.perf_counter()
+        with clock.making_data():
+            batch = jax.block_until_ready(make_batch(run.source, config, step, run.mesh))
         state, measures = update(state, run.teacher, batch, weights)
         done, last = step + 1, step + 1 == config.steps
         if last or _due(done, config.log_every) or done == begun + 1:
             measures = jax.device_get(measures)
-            seconds = {"data_s": round(made - start, 4), "update_s": round(time.perf_counter() - made, 4)}
-            run.show(done, run.records.write(done, {**measures, **seconds}))
+            run.show(done, run.records.write(done, {**measures, **clock.read(done)}))
             if measures["skipped_in_a_row"] >= MAX_SKIPPED:
                 raise FloatingPointError(f"The {MAX_SKIPPED} updates before {done} were not finite: learn more slowly.")
         if run.validation is not None and (last or _due(done, config.validate_every)):
@@ -137,6 +135,28 @@ def run_updates(run: Run, state: TrainState) -> TrainState:
         if run.stop():
             raise Stopped(f"Stopped after update {done} of {config.steps}; the same command goes on from there.")
     return state
+
+
+class Clock:
+    """Seconds an update takes, on average since the last reading: updates run while the next batch is made."""
+
+    def __init__(self):
+        self._begun, self._data, self._done = time.perf_counter(), 0.0, None
+
+    @contextlib.contextmanager
+    def making_data(self) -> Iterator[None]:
+        """Counts what happens inside as making data."""
+        start = time.perf_counter()
+        yield
+        self._data += time.perf_counter() - start
+
+    def read(self, done: int) -> dict[str, float]:
+        """'update_s' in all and 'data_s' of it, per update; starts anew. `done`: number of updates."""
+        now = time.perf_counter()
+        count = 1 if self._done is None else done - self._done
+        seconds = {"update_s": (now - self._begun) / count, "data_s": self._data / count}
+        self._begun, self._data, self._done = now, 0.0, done
+        return {name: round(value, 4) for name, value in seconds.items()}
 
 
 def _due(step: int, every: int) -> bool:
