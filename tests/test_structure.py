@@ -41,7 +41,6 @@ DOORS = {
     "warp": {"geometry/raster_warp.py"},
     "nvdiffrast": {"geometry/raster_nvdiffrast.py"},
     "torch": {"geometry/raster_nvdiffrast.py"},
-    "optax": {"evaluate/adam.py"},
     "optax": {"training/update.py", "evaluate/adam.py"},
     "orbax": {"training/checkpoints.py"},
     "tensorboard": {"training/records.py"},
