@@ -303,9 +303,8 @@ class TestGradients:
 
             tiny.check_slopes(values, (problem.params,), rng)
 
-    @pytest.mark.parametrize(
-        "config", [LINEAR, pytest.param(tiny.CONFIG, marks=pytest.mark.slow)], ids=["linear", "all"]
-    )
+    @pytest.mark.slow  # .ci/run runs the linear one
+    @pytest.mark.parametrize("config", [LINEAR, tiny.CONFIG], ids=["linear", "all"])
     def test_reverse_mode_through_nine_steps_is_the_same_with_checkpoints(self, config, observed):
         head, params = tiny.tiny_head(), tiny.tiny_params(config)
 

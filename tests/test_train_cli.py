@@ -61,6 +61,7 @@ def test_missing_or_wrong_flags_are_refused_in_words(flags, message):
 def test_the_smoke_configuration_trains_its_first_stage_and_the_loss_falls(tmp_path):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "experiments.train", "--config=experiments/configs/smoke.py"]
+    command += ["--set", "data.subject.renderer=plain"]  # compiles faster; test_synthetic tests the other one
     run = subprocess.run(
         [*command, f"--workdir={folder}"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=500
     )
