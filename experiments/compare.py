@@ -21,10 +21,9 @@ from facerig_jax.data import synthetic_config
 from facerig_jax.data.folders import FileSource, SourceConfig, folder_source, read_scan
 from facerig_jax.data.subjects import HELD_OUT_SEED, VALIDATION_SEED
 from facerig_jax.data.synthetic import make_subject
-from facerig_jax.detect.landmarks import LANDMARKS68
+from facerig_jax.detect.landmarks import LANDMARKS68, POINTS7
 from facerig_jax.evaluate import methods, report, runs, tuned
 from facerig_jax.evaluate.adam import AdamNumbers
-from facerig_jax.evaluate.now import POINTS7
 from facerig_jax.evaluate.results import comparisons, open_results, summary, write_csv, write_settings
 from facerig_jax.evaluate.scans import Scan
 from facerig_jax.evaluate.study import Plan, Sample, first_views, photos_of, run_study, say

@@ -34,9 +34,9 @@ from facerig_jax.data.photos import read_photos
 from facerig_jax.data.subjects import HELD_OUT_SEED, Subject
 from facerig_jax.data.synthetic import HARD, SubjectConfig, make_subject
 from facerig_jax.detect import detect
-from facerig_jax.detect.landmarks import LANDMARKS68
+from facerig_jax.detect.landmarks import LANDMARKS68, POINTS7
 from facerig_jax.evaluate import tuned
-from facerig_jax.evaluate.now import POINTS7, now_distances
+from facerig_jax.evaluate.now import now_distances
 from facerig_jax.evaluate.reprojection import dense_points
 from facerig_jax.evaluate.statistics import bootstrap_interval
 from facerig_jax.evaluate.vertex import vertex_error

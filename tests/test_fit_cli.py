@@ -23,9 +23,9 @@ from test_export import validator  # noqa: F401 (a fixture)
 
 from experiments import candidates, cli, fit
 from facerig_jax import apply_rig, load
+from facerig_jax.detect.landmarks import POINTS7
 from facerig_jax.evaluate.reprojection import reprojection
 from facerig_jax.export import FORMATS, export_rig, load_rig
-from facerig_jax.export.fit_files import POINTS7
 from facerig_jax.export.rig_file import load_views
 from facerig_jax.head.model import landmark_positions
 

@@ -14,8 +14,8 @@ from test_mesh import sphere
 
 from facerig_jax.data.registered import read_registered
 from facerig_jax.data.synthetic import SubjectConfig, make_subject
+from facerig_jax.detect.landmarks import POINTS7
 from facerig_jax.evaluate.vertex import vertex_error
-from facerig_jax.export.fit_files import POINTS7
 from facerig_jax.export.mesh_files import write_ply, write_points7
 from facerig_jax.head import landmark_positions, load_head, vertices
 from facerig_jax.register import RegisterConfig, Scan, register_scan

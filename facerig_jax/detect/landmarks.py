@@ -31,6 +31,10 @@ LEFT_EYE_RING = (362, 385, 387, 263, 373, 380)
 LIPS = (61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87)
 LANDMARKS68 = JAW + RIGHT_BROW + LEFT_BROW + NOSE + RIGHT_EYE_RING + LEFT_EYE_RING + LIPS
 
+# The NoW benchmark's seven points among the 68, in its order: the subject's right eye outer and inner corner, left eye
+# inner and outer corner, nose bottom, right and left mouth corner.
+POINTS7 = (36, 39, 42, 45, 33, 48, 54)
+
 # The face oval: the whole outline, forehead included, clockwise in the image from the top. It is a silhouette that
 # slides over the skin as the head turns.
 FACE_OVAL = (

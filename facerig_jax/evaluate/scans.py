@@ -7,9 +7,9 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
+from facerig_jax.detect.landmarks import POINTS7
 from facerig_jax.evaluate.now import (
     NOSE_TIP,
-    POINTS7,
     fg2018_rmse,
     nose_tip_of_scan,
     now_distances,

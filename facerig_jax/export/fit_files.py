@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from facerig_jax.detect.landmarks import POINTS7
 from facerig_jax.export import export_rig
 from facerig_jax.export.files import atomic_write, write_image
 from facerig_jax.export.folder import RECORD
@@ -26,9 +27,6 @@ from facerig_jax.types import Fit, HeadModel, Rig
 if TYPE_CHECKING:
     from facerig_jax.data.photos import Photo
 
-# The NoW benchmark's seven points among the 68, in its order: the subject's right eye outer and inner corner, left eye
-# inner and outer corner, nose bottom, right and left mouth corner.
-POINTS7 = (36, 39, 42, 45, 33, 48, 54)
 FILES = {
     "rig.glb": "the rig with its named expressions, for Blender and other tools (metres)",
     "rig.npz": "the rig as arrays, for facerig_jax.load_rig",

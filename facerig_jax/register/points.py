@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from facerig_jax.export.fit_files import POINTS7
+from facerig_jax.detect.landmarks import POINTS7
 from facerig_jax.register.fit import Landmarks
 from facerig_jax.types import HeadModel
 

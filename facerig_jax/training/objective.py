@@ -31,6 +31,11 @@ REFERENCE_SIZE = 256
 MIN_ALBEDO = 0.01
 
 
+def reference_area(size: int) -> float:
+    """Squared pixels of the reference crop per squared pixel of a crop of this side."""
+    return (REFERENCE_SIZE / size) ** 2
+
+
 @struct.dataclass
 class Teacher:
     """What a run makes of its head once.
@@ -185,7 +190,7 @@ def posed_losses(after: dict, evidence: Observed, target: Target, teacher: Teach
     if target.projected is None:
         return {}
     size = evidence.photo.shape[1]
-    to_reference = (REFERENCE_SIZE / size) ** 2
+    to_reference = reference_area(size)
     work, mask = teacher.work, target.mask
     dense = uses_dense(work, model)
 
@@ -230,7 +235,7 @@ def stage_losses(ends: dict, evidence: Observed, target: Target, teacher: Teache
         if uses_dense(work, model):
             gap = jnp.sum((end["landmarks"] - evidence.landmarks) ** 2, -1)
             size = evidence.photo.shape[1]
-            terms["landmark"] = (REFERENCE_SIZE / size) ** 2 * masked_mean(gap, evidence.weight * views[:, None])
+            terms["landmark"] = reference_area(size) * masked_mean(gap, evidence.weight * views[:, None])
         return terms
 
     terms = jax.vmap(stage)({name: ends[name] for name in STAGE_FIELDS})
@@ -259,5 +264,5 @@ def pose_losses(params, teacher: Teacher, evidence: Observed, pose, target: Targ
     inverse_distance = jnp.full(regressed.shape[0], model.inverse_distance * work.unit_mm)
     posed = project(work.mean, regressed, inverse_distance)
     loss = jax.vmap(losses.depth_loss, (0, 0, None))(posed, target.projected, target.mask)
-    loss = (REFERENCE_SIZE / size) ** 2 * masked_mean(loss, evidence.view_mask)
+    loss = reference_area(size) * masked_mean(loss, evidence.view_mask)
     return {"depth": loss}, neutral_errors(jnp.zeros((0, *work.mean.shape)), target, work)
