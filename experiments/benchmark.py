@@ -24,8 +24,8 @@ from facerig_jax.geometry.rasterize import RASTERIZERS, image_to_clip, interpola
 from facerig_jax.geometry.visibility import visible
 from facerig_jax.head import load_head
 from facerig_jax.networks.model import init_params
-from facerig_jax.solve.learned import begin, run_stage, solve_learned
-from facerig_jax.training.loop import make_batch
+from facerig_jax.solve.learned import FirstGuess, begin, run_stage, solve_learned
+from facerig_jax.training.loop import make_batch, make_examples
 from facerig_jax.training.objective import make_teacher
 from facerig_jax.training.sources import make_sources
 from facerig_jax.training.update import init_state, make_mesh, make_update, replicated
@@ -194,10 +194,10 @@ def loops() -> Iterator[Row | str]:
 def learned_fit(preset: str, views: int = 4):
     """The learned solver as a function, and its inputs: untrained weights, the embedded head, views of noise."""
     config = PRESETS[preset]
-    pose = None if config.networks.pose_blocks else jnp.zeros((views, 6))
+    first = None if config.networks.pose_blocks else FirstGuess(jnp.zeros((views, 6)))
 
     def forward(params, head, observed, solve=solve_learned, config=config):
-        return solve(params, head, observed, EnergyWeights(), config, first_pose=pose)
+        return solve(params, head, observed, EnergyWeights(), config, first=first)
 
     head = jax.tree.map(jnp.asarray, load_head())
     return forward, init_params(jax.random.key(0), config), head, noise_views(config, head, views)
@@ -222,12 +222,14 @@ def training() -> Iterator[Row | str]:
     config = runpy.run_path("experiments/configs/base.py")["config"]()
     config = dataclasses.replace(config, batch=8 * jax.device_count(), microbatch=8 if accelerated() else 1)
     source, _ = make_sources(dataclasses.replace(config, validation=0), load_head())
-    mesh, count = make_mesh(), jax.tree.leaves(source(0).images)[0].shape[0]
+    mesh, count = make_mesh(), source(0).images.shape[0]
+    teacher = make_teacher(load_head(), config.model)
+    examples, _ = make_examples(config, teacher, source, None)
+    teacher = jax.device_put(teacher, replicated(mesh))
     start = time.perf_counter()
-    batch = jax.block_until_ready(make_batch(source, config, 0, mesh))
+    batch = jax.block_until_ready(make_batch(examples, config, 0, mesh))
     yield f"drawing compiles in about {time.perf_counter() - start:.0f} s"
-    drawing = min(_seconds(lambda step=step: make_batch(source, config, step, mesh)) for step in range(1, 4))
-    teacher = jax.device_put(make_teacher(load_head(), config.model), replicated(mesh))
+    drawing = min(_seconds(lambda step=step: make_batch(examples, config, step, mesh)) for step in range(1, 4))
     weights = jax.device_put(jax.tree.map(jnp.float32, config.losses), replicated(mesh))
     for stages in (1, config.model.stages):
         state, update = init_state(config, mesh), make_update(config, stages, mesh)

@@ -19,7 +19,7 @@ from facerig_jax.rig.frozen import freeze, neural_mesh
 from facerig_jax.solve import status as codes
 from facerig_jax.solve.classical import Observed, landmark_error, solve_classical
 from facerig_jax.solve.learned import SolverState, solve_learned
-from facerig_jax.solve.observe import N_LANDMARKS, find_landmarks, first_pose, observe, observe_learned, view_status
+from facerig_jax.solve.observe import N_LANDMARKS, find_landmarks, first_guess, observe, observe_learned, view_status
 from facerig_jax.solve.unknowns import Unknowns
 from facerig_jax.types import Fit, HeadModel, Rig, Views
 
@@ -152,9 +152,9 @@ def _fit(images, params, head, landmarks, weight, mask, size, hyper, config) -> 
 def _solve_learned(params, head, observed: Observed, weights, config: LearnedConfig, crop, points, status) -> Fit:
     check_params(params, config)
     with jax.named_scope("solve"):
-        pose = None if config.networks.pose_blocks else first_pose(observed, head, config)
+        first = first_guess(observed, head, config)
         evidence = observe_learned(observed, head, config)
-        state, trace = solve_learned(params, head, evidence, weights, config, first_pose=pose)
+        state, trace = solve_learned(params, head, evidence, weights, config, first=first)
     with jax.named_scope("report"):
         distance = jnp.linalg.norm(trace["stages"]["landmarks"][-1] - evidence.landmarks, axis=-1)
         extent = jnp.max(jnp.ptp(evidence.landmarks, axis=1), -1)
@@ -169,8 +169,7 @@ def _solve_learned(params, head, observed: Observed, weights, config: LearnedCon
 def learned_views(state: SolverState, light, head: HeadModel, config: LearnedConfig, crop, points, status) -> Views:
     """The views' part of a learned fit, in real poses."""
     pose = normalized_to_pose(state.pose, head.unit_mm, config.networks.image_size)
-    distance = jnp.full(pose.shape[0], config.inverse_distance * head.unit_mm, pose.dtype)
-    return Views(pose, distance, state.expression, light, crop, points, status)
+    return Views(pose, state.inverse_distance, state.expression, light, crop, points, status)
 
 
 def end_status(status, pose, expression, error) -> jax.Array:

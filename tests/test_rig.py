@@ -19,7 +19,7 @@ from facerig_jax.rig.decode import (
     blend_albedo,
     decode,
     displace,
-    mean_rig,
+    first_rig,
     mode_weights,
     shade_albedo,
     texel_networks,
@@ -67,7 +67,7 @@ def compiled(stage: int, config):
 def chain(rng, stage: int, config, dtype=jnp.float32):
     """space, code, before, params and head of a stage, on top of the stages before it."""
     head, params = as_dtype((tiny.tiny_head(), tiny.tiny_params(config)["stages"]), dtype)
-    rig = mean_rig(head, config)
+    rig = first_rig(head, config)
     for number in range(stage):
         rig = compiled(number, config)(
             random_space(rng, number, dtype), random_code(rng, dtype), rig, params[number], head

@@ -21,7 +21,7 @@ import tiny
 from facerig_jax.networks.weights import read_weights, write_weights
 from facerig_jax.training.checkpoints import Checkpoints, digest
 from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
-from facerig_jax.training.loop import Stopped, batch_numbers, is_done, make_batch, train
+from facerig_jax.training.loop import Stopped, batch_numbers, is_done, make_batch, make_examples, train
 from facerig_jax.training.objective import make_teacher
 from facerig_jax.training.records import METRICS, open_workdir, read_metrics
 from facerig_jax.training.sources import make_sources
@@ -193,10 +193,11 @@ def losses(config=POSE, updates=2):
     """The losses of the first updates."""
     mesh = make_mesh()
     state, teacher = init_state(config, mesh), make_teacher(tiny.tiny_head(), config.model)
+    examples, _ = make_examples(config, teacher, tiny.TinySubjects(), None)
     update, weights = make_update(config, 1, mesh), jax.tree.map(jnp.float32, config.losses)
     found = []
     for step in range(updates):
-        state, measures = update(state, teacher, make_batch(tiny.TinySubjects(), config, step, mesh), weights)
+        state, measures = update(state, teacher, make_batch(examples, config, step, mesh), weights)
         found.append(float(measures["loss"]))
     return found
 
@@ -223,7 +224,7 @@ def test_an_update_that_is_not_finite_changes_no_weights():
     state = init_state(POSE, mesh)
     before = np.array(state.params)
     teacher = make_teacher(tiny.tiny_head(), POSE.model)
-    batch = make_batch(tiny.TinySubjects(), POSE, 0, mesh)
+    batch = make_batch(make_examples(POSE, teacher, tiny.TinySubjects(), None)[0], POSE, 0, mesh)
     weights = jax.tree.map(jnp.float32, dataclasses.replace(POSE.losses, depth=np.nan))
     state, measures = make_update(POSE, 1, mesh)(state, teacher, batch, weights)
     assert int(measures["skipped"]) == 1

@@ -13,8 +13,8 @@ from facerig_jax.energies.table import Observed, measure
 from facerig_jax.geometry.camera import to_image
 from facerig_jax.geometry.visibility import visible
 from facerig_jax.numerics import HIGHEST
-from facerig_jax.rig.decode import DecodedRig, mean_rig, working_albedo
-from facerig_jax.solve.learned import Problem, begin, light_views, place
+from facerig_jax.rig.decode import DecodedRig, first_rig
+from facerig_jax.solve.learned import FirstGuess, Problem, begin, light_views, place
 from facerig_jax.types import HeadModel
 
 # Visibility and light are brought up to date, and the identity recorded, PARTS times in each stage.
@@ -63,8 +63,8 @@ def solve_adam(
     n_steps: int | jax.Array,
     config: LearnedConfig,
     *,
-    first_pose: jax.Array | None = None,
-) -> tuple[Codes, jax.Array]:
+    first: FirstGuess | None = None,
+) -> tuple[Codes, jax.Array, jax.Array]:
     """Fits a linear rig.
 
     Args:
@@ -74,18 +74,17 @@ def solve_adam(
       numbers: traced settings.
       n_steps: how many in all; may be traced. Features go from coarse to fine, a third of the steps each.
       config: static settings of the learned solver, with `linear_rig`.
-      first_pose: (V, 6) normalised; default: from the pose regressor.
+      first: what to start from; default: the mean head, posed by the pose regressor.
 
     Returns:
-      Codes at the end, and the identity (9, I') after each ninth of the steps.
+      Codes at the end, the identity (9, I') after each ninth of the steps, and the inverse distances (V,).
     """
     weights = EnergyWeights(landmark=numbers.landmark, feature=numbers.feature)
-    problem, state = begin(params, head, observed, weights, config, first_pose=first_pose)
+    problem, state = begin(params, head, observed, weights, config, first=first)
     sizes = config.networks
-    dtype = state.pose.dtype
     x = Codes(
-        identity=jnp.zeros(min(sizes.identity_code, head.identity_basis.shape[0]), dtype),
-        albedo=jnp.zeros(min(sizes.albedo_code, head.albedo_basis.shape[0]), dtype),
+        identity=state.rig.identity,
+        albedo=state.rig.tone[: sizes.albedo_code],
         pose=state.pose,
         expression=state.expression,
     )
@@ -93,7 +92,7 @@ def solve_adam(
     optimiser = optax.scale_by_adam(b1=1 - numbers.forget, b2=0.99)
 
     def posed_at(x: Codes):
-        return place(problem, rig_at(x, problem, config), 0, x.pose, x.expression, config)
+        return place(problem, rig_at(x, problem, config), 0, x.pose, x.expression, state.inverse_distance, config)
 
     def run_part(stage, carry, number):
         x, moments, light, seen = carry
@@ -121,16 +120,14 @@ def solve_adam(
         numbers_of_parts = np.arange(stage * PARTS, (stage + 1) * PARTS)
         carry, identities = jax.lax.scan(lambda c, k, stage=stage: run_part(stage, c, k), carry, numbers_of_parts)
         path.append(identities)
-    return carry[0], jnp.concatenate(path)
+    return carry[0], jnp.concatenate(path), state.inverse_distance
 
 
 def rig_at(x: Codes, problem: Problem, config: LearnedConfig) -> DecodedRig:
     """The linear rig at some codes, on the head that the solver works on."""
     head = problem.head
     tone = jnp.zeros(head.albedo_basis.shape[0], x.albedo.dtype).at[: x.albedo.shape[0]].set(x.albedo)
-    return mean_rig(head, config).replace(
-        neutral=neutral_of(head, x.identity), identity=x.identity, albedo=working_albedo(head, tone, config)
-    )
+    return first_rig(head, config, x.identity, tone)
 
 
 def neutral_of(head: HeadModel, identity: jax.Array) -> jax.Array:

@@ -19,7 +19,7 @@ from facerig_jax.rig.decode import decode, working_albedo
 from facerig_jax.rig.space import rig_space
 from facerig_jax.solve import status as codes
 from facerig_jax.solve.learned import begin, finish_stage, optimise, solve_learned
-from facerig_jax.solve.observe import first_pose, observe, observe_learned, view_status
+from facerig_jax.solve.observe import first_guess, observe, observe_learned, view_status
 from facerig_jax.types import HeadModel
 
 
@@ -72,15 +72,16 @@ def run_fixed(
 
 @functools.partial(jax.jit, static_argnames="config")
 def _fixed(photos: Photos, params, head: HeadModel, bias, weights, config: LearnedConfig) -> Estimate:
-    evidence, pose, crop = look(photos, head, config)
+    evidence, first, crop = look(photos, head, config)
     # Traced numbers in the settings: other step sizes are no other program.
     traced = dataclasses.replace(config, step_bias=(tuple(bias),) * config.stages)
-    state, trace = solve_learned(params, head, evidence, weights, traced, first_pose=pose)
+    state, trace = solve_learned(params, head, evidence, weights, traced, first=first)
     code = trace["steps"]["x"].code  # (stages, steps, ...), each stage's from zero
     earlier = jnp.cumsum(code.identity[:, -1], 0) - code.identity[:, -1]
     path = (code.identity + earlier[:, None]).reshape(-1, code.identity.shape[-1])[:, : head.identity_basis.shape[0]]
-    tone = code.albedo[-1, -1, : head.albedo_basis.shape[0]]
-    result = linear_estimate(head, path[-1], tone, state.pose, state.expression, crop, config)
+    path = path + (state.rig.identity - path[-1])  # on top of the first guess
+    tone = state.rig.tone.at[: code.albedo.shape[-1]].add(code.albedo[-1, -1, : head.albedo_basis.shape[0]])
+    result = linear_estimate(head, path[-1], tone, state.pose, state.expression, state.inverse_distance, crop, config)
     return result.replace(steps=head.unit_mm * neutral_of(head, path))
 
 
@@ -90,15 +91,14 @@ def _package(fit, crop_size: int) -> Estimate:
 
 
 def look(photos: Photos, head: HeadModel, config: LearnedConfig):
-    """What the learned solver looks at: evidence, first pose (V, 6) normalised, crops."""
+    """What the learned solver looks at and starts from: evidence, FirstGuess (None: its regressor's), crops (V,)."""
     images = photos.images.astype(jnp.float32) / (255 if photos.images.dtype == jnp.uint8 else 1)
     found = jnp.ones(images.shape[0], bool)
     usable = view_status(found, photos.landmarks, photos.view_mask, photos.image_size) == codes.OK
     weight = jnp.ones(photos.landmarks.shape[:2])
     size, margin = config.networks.image_size, config.crop_margin
     observed, crop = observe(images, photos.landmarks, weight, usable, photos.image_size, head, size, margin)
-    pose = None if config.networks.pose_blocks else first_pose(observed, head, config)
-    return observe_learned(observed, head, config), pose, crop
+    return observe_learned(observed, head, config), first_guess(observed, head, config), crop
 
 
 def without_training(config: LearnedConfig) -> LearnedConfig:
@@ -114,9 +114,11 @@ def run_pose(head: HeadModel, config: LearnedConfig, photos: Photos) -> Estimate
 
 @functools.partial(jax.jit, static_argnames="config")
 def _pose_only(photos: Photos, head: HeadModel, config: LearnedConfig) -> Estimate:
-    _, pose, crop = look(photos, head, config)
-    still = jnp.zeros((pose.shape[0], 1), pose.dtype)
-    return linear_estimate(head, jnp.zeros(1), jnp.zeros(1), pose, still, crop, config)
+    config = dataclasses.replace(config, start=None)
+    _, first, crop = look(photos, head, config)
+    still = jnp.zeros((first.pose.shape[0], 1), first.pose.dtype)
+    distance = jnp.full(len(still), config.inverse_distance * head.unit_mm, still.dtype)
+    return linear_estimate(head, jnp.zeros(1), jnp.zeros(1), first.pose, still, distance, crop, config)
 
 
 def run_adam(
@@ -129,19 +131,20 @@ def run_adam(
 
 @functools.partial(jax.jit, static_argnames="config")
 def _adam(photos: Photos, params, head: HeadModel, numbers, n_steps, config: LearnedConfig) -> Estimate:
-    evidence, pose, crop = look(photos, head, config)
-    x, path = solve_adam(params, head, evidence, numbers, n_steps, config, first_pose=pose)
-    result = linear_estimate(head, x.identity, x.albedo, x.pose, x.expression, crop, config)
+    evidence, first, crop = look(photos, head, config)
+    x, path, distance = solve_adam(params, head, evidence, numbers, n_steps, config, first=first)
+    result = linear_estimate(head, x.identity, x.albedo, x.pose, x.expression, distance, crop, config)
     return result.replace(steps=head.unit_mm * neutral_of(head, path))
 
 
-def linear_estimate(head: HeadModel, identity, albedo, pose, expression, crop, config: LearnedConfig) -> Estimate:
-    """The linear rig at coefficients (I',), (A',), pose (V, 6) normalised and expression (V, M)."""
+def linear_estimate(
+    head: HeadModel, identity, albedo, pose, expression, distance, crop, config: LearnedConfig
+) -> Estimate:
+    """The linear rig at coefficients (I',), (A',), pose (V, 6) normalised, expression (V, M), inverse distance (V,)."""
     neutral, size = neutral_of(head, identity), config.networks.image_size
     modes = jnp.asarray(head.expression_basis)[: expression.shape[1]]
     vertices = neutral[None] + jnp.tensordot(expression, modes, 1, precision=HIGHEST)
     real = normalized_to_pose(pose, head.unit_mm, size)
-    distance = jnp.full(pose.shape[0], config.inverse_distance * head.unit_mm, pose.dtype)
     code = jnp.zeros(head.albedo_basis.shape[0], albedo.dtype).at[: albedo.shape[0]].set(albedo)
     colour = working_albedo(head, code, config)
     colour = colour if config.linear_colour else srgb_to_linear(colour)
@@ -160,8 +163,8 @@ def learned_steps(params: dict, head: HeadModel, config: LearnedConfig, photos: 
 
 @functools.partial(jax.jit, static_argnames="config")
 def _learned_steps(photos: Photos, params, head: HeadModel, config: LearnedConfig) -> jax.Array:
-    evidence, pose, _ = look(photos, head, config)
-    problem, state = begin(params, head, evidence, EnergyWeights(), config, first_pose=pose)
+    evidence, first, _ = look(photos, head, config)
+    problem, state = begin(params, head, evidence, EnergyWeights(), config, first=first)
     neutrals = []
     for stage in range(config.stages):
         # The solver's own stage, and its rig space once more: the compiler merges the two.

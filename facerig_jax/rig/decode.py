@@ -36,16 +36,27 @@ class DecodedRig:
     identity: (I',) linear identity coefficients in it.
     weights:  the expression networks, zero for stages to come.
     albedo:   (P, 3) static albedo.
+    tone:     (A,) linear albedo coefficients that the first stage started from.
     """
 
     neutral: jax.Array
     identity: jax.Array
     weights: RigWeights
     albedo: jax.Array
+    tone: jax.Array
 
 
-def mean_rig(head: HeadModel, config: LearnedConfig) -> DecodedRig:
-    """Before the first stage: the mean head that does not move."""
+def first_rig(
+    head: HeadModel, config: LearnedConfig, identity: jax.Array | None = None, tone: jax.Array | None = None
+) -> DecodedRig:
+    """Before the first stage: the head at linear coefficients, by default the mean one, without networks.
+
+    Args:
+      head: morphable head.
+      config: static settings.
+      identity: (I',) coefficients.
+      tone: (A,) coefficients of the albedo.
+    """
     sizes, dtype = config.networks, head.mean.dtype
     channels = [gate * (sizes.codes + width) for gate, width in _texel_widths(config)]
     maps = [jnp.zeros((size, size, channels[0]), dtype) for size in sizes.uv_sizes[1 : config.stages]]
@@ -53,13 +64,20 @@ def mean_rig(head: HeadModel, config: LearnedConfig) -> DecodedRig:
     dynamic = config.dynamic_albedo and config.stages == 3
     first = jnp.zeros((sizes.modes, sizes.codes), dtype)
     second = jnp.zeros((sizes.modes, sizes.modes), dtype)
+    neutral = jnp.asarray(head.mean)
+    if identity is None:
+        identity = jnp.zeros(min(sizes.identity_code, head.identity_basis.shape[0]), dtype)
+    else:
+        neutral, identity = _add_modes(neutral, identity, head)
+    tone = jnp.zeros(head.albedo_basis.shape[0], dtype) if tone is None else tone
     return DecodedRig(
-        neutral=jnp.asarray(head.mean),
-        identity=jnp.zeros(min(sizes.identity_code, head.identity_basis.shape[0]), dtype),
+        neutral=neutral,
+        identity=identity,
         weights=RigWeights(
             first, second, tuple(maps), jnp.zeros((last, last, channels[1]), dtype) if dynamic else None
         ),
-        albedo=working_albedo(head, jnp.zeros(head.albedo_basis.shape[0], dtype), config),
+        albedo=working_albedo(head, tone, config),
+        tone=tone,
     )
 
 
@@ -100,7 +118,8 @@ def decode(
 
     neutral, identity = before.neutral, before.identity
     if stage == 0:
-        neutral, identity = _add_modes(neutral, code.identity, head)
+        neutral, used = _add_modes(neutral, code.identity, head)
+        identity = identity + used
     offset = run("identity", code.identity, space.identity) * (IDENTITY_MM / head.unit_mm)
     weights, albedo = before.weights, before.albedo
     made = run("expression", code.expression, space.expression)
@@ -116,7 +135,7 @@ def decode(
         weights = weights.replace(albedo_texels=WEIGHT_RANGE * jnp.tanh(tone))
     else:
         albedo = blend_albedo(albedo, uv_to_vertex(jnp.tanh(tone), head.uv))
-    return DecodedRig(neutral + uv_to_vertex(offset, head.uv), identity, weights, albedo)
+    return DecodedRig(neutral + uv_to_vertex(offset, head.uv), identity, weights, albedo, before.tone)
 
 
 def _add_modes(neutral: jax.Array, code: jax.Array, head: HeadModel) -> tuple[jax.Array, jax.Array]:
@@ -127,10 +146,10 @@ def _add_modes(neutral: jax.Array, code: jax.Array, head: HeadModel) -> tuple[ja
 
 
 def _decode_linear(stage: int, code: RigCode, before: DecodedRig, head: HeadModel, config: LearnedConfig) -> DecodedRig:
-    """Linear modes alone: identity adds up over the stages, albedo is the last stage's, expression needs no network."""
+    """Linear modes alone: identity adds up over the stages, albedo is the start's and the last stage's."""
     neutral, used = _add_modes(before.neutral, code.identity, head)
     count = min(code.albedo.shape[0], head.albedo_basis.shape[0])
-    tone = jnp.zeros(head.albedo_basis.shape[0], code.albedo.dtype).at[:count].set(code.albedo[:count])
+    tone = before.tone.at[:count].add(code.albedo[:count])
     return before.replace(neutral=neutral, identity=before.identity + used, albedo=working_albedo(head, tone, config))
 
 

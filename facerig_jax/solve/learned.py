@@ -23,7 +23,7 @@ from facerig_jax.geometry.visibility import visible
 from facerig_jax.head.thin import thin
 from facerig_jax.networks.model import Pyramids, apply, image_features, normalize_images, regress_pose, stage_modules
 from facerig_jax.numerics import masked_mean, srgb_to_linear
-from facerig_jax.rig.decode import DecodedRig, RigCode, decode, displace, mean_rig, mode_weights, shade_albedo
+from facerig_jax.rig.decode import DecodedRig, RigCode, decode, displace, first_rig, mode_weights, shade_albedo
 from facerig_jax.rig.space import RigSpace, make_tables, rig_space
 from facerig_jax.types import HeadModel
 
@@ -31,6 +31,24 @@ from facerig_jax.types import HeadModel
 MIN_ALBEDO = 1e-6
 # Which vertices of the views (V, P, 3) px a camera sees: (vertices_img, faces, size) -> (V, P) bool.
 Visibility = Callable[[jax.Array, jax.Array, int], jax.Array]
+
+
+@struct.dataclass
+class FirstGuess:
+    """What the first stage starts from; what is None is the mean head's, at rest.
+
+    pose:       (V, 6) normalised.
+    inverse_distance: (V,) 1 / head units.
+    identity:   (I',) coefficients.
+    albedo:     (A,) coefficients.
+    expression: (V, E) weights of the named blendshapes.
+    """
+
+    pose: jax.Array
+    inverse_distance: jax.Array | None = None
+    identity: jax.Array | None = None
+    albedo: jax.Array | None = None
+    expression: jax.Array | None = None
 
 
 @struct.dataclass
@@ -63,6 +81,7 @@ class SolverState:
     whole:     the same for all vertices of the head.
     pose:      (V, 6) normalised.
     expression: (V, K).
+    inverse_distance: (V,) 1 / head units; never changed.
     light:     (V, 9, 3).
     projected: (V, P, 3) the rig in every view, projected frame, px.
     seen:      (V, P) its visible vertices.
@@ -72,6 +91,7 @@ class SolverState:
     whole: DecodedRig
     pose: jax.Array
     expression: jax.Array
+    inverse_distance: jax.Array
     light: jax.Array
     projected: jax.Array
     seen: jax.Array
@@ -95,7 +115,7 @@ def solve_learned(
     weights: EnergyWeights,
     config: LearnedConfig,
     *,
-    first_pose: jax.Array | None = None,
+    first: FirstGuess | None = None,
     see: Visibility = visible,
     tables: dict[int, UVTable] | None = None,
 ) -> tuple[SolverState, dict]:
@@ -107,7 +127,7 @@ def solve_learned(
       observed: crops and landmarks of V views.
       weights: traced settings.
       config: static settings.
-      first_pose: (V, 6) normalised; default: from the pose regressor.
+      first: what to start from; default: the mean head, posed by the pose regressor.
       see: visibility rule.
       tables: of `rig.space.make_tables` for the head that the solver works on, where they are at hand.
 
@@ -116,7 +136,7 @@ def solve_learned(
       trace: 'start' the mean head's 'projected' vertices (V, P, 3) and 'light' (V, 9, 3); 'steps' name ->
         (stages, steps, ...), see `take_step`; 'stages' name -> (stages, ...), see `finish_stage`.
     """
-    problem, state = begin(params, head, observed, weights, config, first_pose=first_pose, see=see, tables=tables)
+    problem, state = begin(params, head, observed, weights, config, first=first, see=see, tables=tables)
 
     def stage(state, number):
         return run_stage(problem, number, config, see, state)
@@ -133,7 +153,7 @@ def begin(
     weights: EnergyWeights,
     config: LearnedConfig,
     *,
-    first_pose: jax.Array | None = None,
+    first: FirstGuess | None = None,
     see: Visibility = visible,
     tables: dict[int, UVTable] | None = None,
 ) -> tuple[Problem, SolverState]:
@@ -141,24 +161,29 @@ def begin(
     with jax.named_scope("features"):
         photos = normalize_images(observed.photo)
         pyramids = image_features(params, photos, config.networks)
-        pose = regress_pose(params, photos, config.networks) if first_pose is None else first_pose
+        first = FirstGuess(regress_pose(params, photos, config.networks)) if first is None else first
+        first = jax.lax.stop_gradient(first) if config.detach else first
         work = thin(head) if config.coarse else head
         tables = make_tables(work, config) if tables is None else tables
         problem = Problem(params, work, head, tables, pyramids, observed, weights)
     with jax.named_scope("start"):
-        return problem, start(problem, jax.lax.stop_gradient(pose) if config.detach else pose, config, see)
+        return problem, start(problem, first, config, see)
 
 
-def start(problem: Problem, pose: jax.Array, config: LearnedConfig, see: Visibility) -> SolverState:
-    """The mean head at the first pose, under the light that explains it best."""
-    count, head = pose.shape[0], problem.head
-    rig = mean_rig(head, config)
-    expression = jnp.zeros((count, config.networks.codes), pose.dtype)
-    posed = place(problem, rig, 0, pose, expression, config)
+def start(problem: Problem, first: FirstGuess, config: LearnedConfig, see: Visibility) -> SolverState:
+    """The head of the first guess, under the light that explains it best."""
+    pose, expression, head = first.pose, first.expression, problem.head
+    count = pose.shape[0]
+    rig = first_rig(head, config, first.identity, first.albedo)
+    expression = jnp.zeros((count, config.networks.codes), pose.dtype) if expression is None else expression
+    inverse = first.inverse_distance
+    inverse = jnp.full(count, config.inverse_distance * head.unit_mm, pose.dtype) if inverse is None else inverse
+    posed = place(problem, rig, 0, pose, expression, inverse, config)
     seen = see(_image(posed, problem), head.faces, problem.observed.photo.shape[1])
     ambient = jnp.broadcast_to(ambient_light(pose.dtype), (count, 9, 3))
     light = light_views(problem, posed, seen, ambient)
-    return SolverState(rig, mean_rig(problem.whole, config), pose, expression, light, posed.projected, seen)
+    whole = first_rig(problem.whole, config, first.identity, first.albedo)
+    return SolverState(rig, whole, pose, expression, inverse, light, posed.projected, seen)
 
 
 def run_stage(
@@ -205,7 +230,7 @@ def optimise(
     with jax.named_scope(f"stage{stage}_end"):
         rig = decode(params, stage, space, x.code, state.rig, head, config)
         whole = decode(params, stage, space, x.code, state.whole, problem.whole, config)
-        posed = place(problem, rig, stage, x.pose, x.expression, config)
+        posed = place(problem, rig, stage, x.pose, x.expression, state.inverse_distance, config)
     return StageEnd(rig, whole, posed, x.pose, x.expression), steps
 
 
@@ -215,7 +240,9 @@ def zero_code(config: LearnedConfig, dtype) -> RigCode:
     return RigCode(*(jnp.zeros(n, dtype) for n in (sizes.identity_code, sizes.expression_code, sizes.albedo_code)))
 
 
-def place(problem: Problem, rig: DecodedRig, stage: int, pose, expression, config: LearnedConfig) -> Posed:
+def place(
+    problem: Problem, rig: DecodedRig, stage: int, pose, expression, inverse_distance, config: LearnedConfig
+) -> Posed:
     """A decoded rig in every view; `stage` is the last one whose networks take part."""
     head, sizes = problem.head, config.networks
     stages = problem.params["stages"]
@@ -234,7 +261,6 @@ def place(problem: Problem, rig: DecodedRig, stage: int, pose, expression, confi
     )
     vertices = rig.neutral[None] + moved
     real = normalized_to_pose(pose, head.unit_mm, sizes.image_size)
-    inverse_distance = jnp.full(pose.shape[0], config.inverse_distance * head.unit_mm, pose.dtype)
     dynamic = stages[stage].get("albedo_out") if stage == 2 and neural else None
     still = jax.lax.stop_gradient(expression)
     return Posed(
@@ -270,7 +296,7 @@ def take_step(
 
     def energy(x: Unknowns):
         rig = decode(params, stage, space, x.code, state.rig, head, config)
-        posed = place(problem, rig, stage, x.pose, x.expression, config)
+        posed = place(problem, rig, stage, x.pose, x.expression, state.inverse_distance, config)
         fresh = config.visibility == "step"
         seen = see(_image(posed, problem), head.faces, observed.photo.shape[1]) if fresh else state.seen
         features = problem.pyramids.energy[stage]
@@ -353,7 +379,8 @@ def finish_stage(
         "linear_light": light if config.linear_colour else light_views(problem, posed, seen, light, srgb_to_linear),
         "landmarks": model_landmarks(posed, image, seen, face, problem.observed, head, config),
     }
-    return SolverState(end.rig, end.whole, end.pose, end.expression, light, posed.projected, seen), trace
+    kept = state.inverse_distance
+    return SolverState(end.rig, end.whole, end.pose, end.expression, kept, light, posed.projected, seen), trace
 
 
 def light_views(problem: Problem, posed: Posed, seen: jax.Array, before: jax.Array, to_space=lambda x: x) -> jax.Array:

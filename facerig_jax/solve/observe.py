@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from facerig_jax.config import LearnedConfig
+from facerig_jax.config import Hyper, LearnedConfig
 from facerig_jax.detect import detect
 from facerig_jax.detect.landmarks import LANDMARKS68
 from facerig_jax.energies import table
@@ -14,7 +14,8 @@ from facerig_jax.geometry.camera import pose_to_normalized, to_image
 from facerig_jax.geometry.crop import crop_around, crop_image, inside_photo, to_crop
 from facerig_jax.numerics import linear_to_srgb, srgb_to_linear
 from facerig_jax.solve import status as codes
-from facerig_jax.solve.classical import Observed, landmark_pose
+from facerig_jax.solve.classical import Observed, landmark_pose, solve_classical
+from facerig_jax.solve.learned import FirstGuess
 from facerig_jax.solve.points import dense_landmark_model, landmark68_model
 from facerig_jax.types import Detection, HeadModel
 
@@ -70,11 +71,21 @@ def observe_learned(observed: Observed, head: HeadModel, config: LearnedConfig) 
     )
 
 
-def first_pose(observed: Observed, head: HeadModel, config: LearnedConfig) -> jax.Array:
-    """(V, 6) normalised poses of the mean head on the detected landmarks."""
+def first_guess(observed: Observed, head: HeadModel, config: LearnedConfig) -> FirstGuess | None:
+    """What the learned solver starts from: None leaves it to the pose regressor.
+
+    The classical solver's fit where `config.start` says so, else the mean head, posed by its landmarks.
+    """
+    size = config.networks.image_size
+    if config.start is not None:
+        x, _ = solve_classical(head, observed, Hyper(), config.start)
+        pose = pose_to_normalized(x.pose, head.unit_mm, size)
+        return FirstGuess(pose, x.inverse_distance, x.identity, x.albedo, x.expression)
+    if config.networks.pose_blocks:
+        return None
     dense = table.uses_dense(head, config)
     model = dense_landmark_model(head) if dense else landmark68_model(head)
     chosen = slice(None) if dense else np.array(LANDMARKS68)
     weight = observed.weight[:, chosen] * table.landmark_weights(head, config)[None]
     pose = landmark_pose(model.mean, observed.landmarks[:, chosen], weight, observed.image.shape[1])
-    return pose_to_normalized(pose, head.unit_mm, config.networks.image_size)
+    return FirstGuess(pose_to_normalized(pose, head.unit_mm, size))

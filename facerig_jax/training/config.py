@@ -55,14 +55,18 @@ class DataConfig:
     source:  'synthetic', or a folder of subject folders (data.folders).
     seed:    of the synthetic subjects, under HELD_OUT_SEED; of the order of a folder's.
     subject: of the synthetic subjects.
-    reuse:   how often each of them is seen, where drawing one takes longer than learning from it.
+    count:   how many different synthetic subjects there are; 0 = ever new ones.
+    reuse:   how often each of ever new ones is seen, where drawing one takes longer than learning from it.
+    cache:   folder that keeps the subjects as they are prepared, for later epochs and runs; '' = none.
     views, size: photos per subject of a folder, and the side they are reduced and padded to.
     """
 
     source: str = "synthetic"
     seed: int = 0
     subject: SubjectConfig = SubjectConfig()
+    count: int = 0
     reuse: int = 1
+    cache: str = ""
     views: int = 4
     size: int = 512
 

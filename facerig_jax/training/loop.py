@@ -16,12 +16,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from facerig_jax.config import EnergyWeights
-from facerig_jax.data.subjects import Source, Subject
+from facerig_jax.data.subjects import Source
 from facerig_jax.export.files import atomic_write
 from facerig_jax.networks.weights import read_weights, write_weights
 from facerig_jax.training.checkpoints import Checkpoints
 from facerig_jax.training.config import DataConfig, TrainConfig
-from facerig_jax.training.objective import Teacher, make_teacher, subject_loss
+from facerig_jax.training.examples import Examples
+from facerig_jax.training.objective import Example, Teacher, example_loss, make_teacher
 from facerig_jax.training.records import DONE, WEIGHTS, Records, open_workdir
 from facerig_jax.training.update import (
     MAX_SKIPPED,
@@ -82,8 +83,10 @@ def train(
         state = checkpoints.restore(state, say) or state
         say(f"{config.name}: from update {state.step} of {config.steps} on {mesh.size} devices, {source.name}.")
         records = Records(folder, int(state.step), jax.process_index() == 0)
-        teacher = jax.device_put(make_teacher(head, config.model), replicated(mesh))
-        run = Run(config, mesh, teacher, source, validation, checkpoints, records, stop, say, show)
+        teacher = make_teacher(head, config.model)
+        examples, measured = make_examples(config, teacher, source, validation)
+        teacher = jax.device_put(teacher, replicated(mesh))
+        run = Run(config, mesh, teacher, examples, measured, checkpoints, records, stop, say, show)
         state = run_updates(run, state)
         checkpoints.save(state, wait=True)
     if jax.process_index() == 0:
@@ -99,8 +102,8 @@ class Run:
     config: TrainConfig
     mesh: Mesh
     teacher: Teacher
-    source: Source
-    validation: Source | None
+    examples: Examples
+    validation: Examples | None
     checkpoints: Checkpoints
     records: Records
     stop: Callable[[], bool]
@@ -119,7 +122,7 @@ def run_updates(run: Run, state: TrainState) -> TrainState:
             run.say(f"Update {step}: training {stages} of {config.model.stages} stages (compiling).")
             update = make_update(config, stages, run.mesh)
         with clock.making_data():
-            batch = jax.block_until_ready(make_batch(run.source, config, step, run.mesh))
+            batch = jax.block_until_ready(make_batch(run.examples, config, step, run.mesh))
         state, measures = update(state, run.teacher, batch, weights)
         done, last = step + 1, step + 1 == config.steps
         if last or _due(done, config.log_every) or done == begun + 1:
@@ -186,17 +189,25 @@ def _first_params(config: TrainConfig) -> dict | None:
     return params
 
 
-def make_batch(source: Source, config: TrainConfig, step: int, mesh: Mesh) -> Subject:
+def make_examples(config: TrainConfig, teacher: Teacher, source: Source, validation: Source | None):
+    """Examples of the subjects to train on, and of those to measure on where there are any."""
+    folder = Path(config.data.cache) if config.data.cache else None
+    parts = (None, None) if folder is None else (folder / "train", folder / "validation")
+    kept = len(validation) if validation is not None else 0
+    measured = None if validation is None else Examples(validation, teacher, config, kept, parts[1])
+    return Examples(source, teacher, config, 2 * BLOCK, parts[0]), measured
+
+
+def make_batch(examples: Examples, config: TrainConfig, step: int, mesh: Mesh) -> Example:
     """The subjects of an update, a function of its number alone, each process making its share.
 
     Returns:
-      Subject with a leading axis of config.batch, spread over the mesh.
+      Example with a leading axis of config.batch, spread over the mesh.
     """
-    numbers = batch_numbers(len(source), config.batch, config.data, step)
+    numbers = batch_numbers(len(examples), config.batch, config.data, step)
     share = config.batch // jax.process_count()
     mine = numbers[jax.process_index() * share : (jax.process_index() + 1) * share]
-    subjects = [jax.tree.map(np.asarray, source(int(number))) for number in mine]
-    local = jax.tree.map(lambda *leaves: np.stack(leaves), *subjects)
+    local = jax.tree.map(lambda *leaves: np.stack(leaves), *(examples(int(number)) for number in mine))
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(spread(mesh), leaf), local)
 
 
@@ -215,17 +226,17 @@ def batch_numbers(length: int, batch: int, data: DataConfig, step: int) -> np.nd
     return first + [orders[r][place % block] for r, place in zip(rounds.tolist(), places.tolist(), strict=True)]
 
 
-def validate(params: dict, teacher, source: Source, config: TrainConfig) -> dict:
-    """Mean losses and errors over all subjects of a source, by name with 'validation_' before it."""
-    subjects = (jax.tree.map(np.asarray, source(number)) for number in range(len(source)))
-    measures = [jax.device_get(_measure(params, teacher, subject, config.losses, config)) for subject in subjects]
+def validate(params: dict, teacher, examples: Examples, config: TrainConfig) -> dict:
+    """Mean losses and errors over all of the examples, by name with 'validation_' before it."""
+    every = (examples(number) for number in range(len(examples)))
+    measures = [jax.device_get(_measure(params, teacher, example, config.losses, config)) for example in every]
     return {f"validation_{name}": np.mean([m[name] for m in measures], 0) for name in measures[0]}
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _measure(params, teacher, subject, weights, config: TrainConfig) -> dict:
+def _measure(params, teacher, example, weights, config: TrainConfig) -> dict:
     energies = EnergyWeights(*(jnp.float32(x) for x in config.energies))
-    loss, measures = subject_loss(params, teacher, subject, weights, energies, config)
+    loss, measures = example_loss(params, teacher, example, weights, energies, config)
     return {"loss": loss, **measures}
 
 

@@ -14,14 +14,14 @@ from facerig_jax.geometry.camera import from_image, normalized_to_pose, project,
 from facerig_jax.geometry.crop import to_crop
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.geometry.uv_tables import UVTable
-from facerig_jax.head.model import landmark_positions
+from facerig_jax.head.model import landmark_positions, neutral
 from facerig_jax.head.thin import thin, thin_index
 from facerig_jax.networks.model import normalize_images, regress_pose
-from facerig_jax.numerics import masked_mean
+from facerig_jax.numerics import masked_mean, srgb_to_linear
 from facerig_jax.rig.space import make_tables
 from facerig_jax.solve.classical import landmark_pose
-from facerig_jax.solve.learned import solve_learned
-from facerig_jax.solve.observe import find_landmarks, first_pose, observe, observe_learned
+from facerig_jax.solve.learned import FirstGuess, solve_learned
+from facerig_jax.solve.observe import find_landmarks, first_guess, observe, observe_learned
 from facerig_jax.training import losses
 from facerig_jax.training.config import TASKS, LossWeights, TrainConfig
 from facerig_jax.types import HeadModel
@@ -54,13 +54,34 @@ class Teacher:
 
 
 @struct.dataclass
+class Example:
+    """A subject as the solver sees it, with the truth that it is held to.
+
+    photo:     (V, S, S, 3) uint8 crops, sRGB.
+    inside:    (V, S, S) bool, inside the photo.
+    landmarks: (V, L, 2) crop px.
+    weight:    (V, L).
+    view_mask: (V,) 1 for views that count.
+    first:     what the solver starts from; None: its pose regressor says.
+    target:    the truth.
+    """
+
+    photo: jax.Array
+    inside: jax.Array
+    landmarks: jax.Array
+    weight: jax.Array
+    view_mask: jax.Array
+    first: FirstGuess | None
+    target: Target
+
+
+@struct.dataclass
 class Target:
     """The truth on the vertices that the solver works on; a field is None where the subject does not know it.
 
     mask:      (P,) face vertices whose truth is known.
     neutral:   (P, 3) mm.
     projected: (V, P, 3) posed, projected frame of the crop, px.
-    normals:   (V, P, 3) of `projected`.
     moved:     (V, P, 3) mm, displacement by the expression.
     albedo:    (P, 3) linear RGB.
     expression: (V, E).
@@ -69,7 +90,6 @@ class Target:
     mask: jax.Array
     neutral: jax.Array
     projected: jax.Array | None
-    normals: jax.Array | None
     moved: jax.Array | None
     albedo: jax.Array | None
     expression: jax.Array | None
@@ -83,31 +103,55 @@ def make_teacher(head: HeadModel, model: LearnedConfig) -> Teacher:
     return Teacher(jax.tree.map(jnp.asarray, head), work, index, losses.mesh_edges(work.faces), tables)
 
 
-def evidence_of(subject: Subject, head: HeadModel, model: LearnedConfig):
-    """A subject as the solver sees it, exactly as `fit_rig` prepares it.
-
-    Returns:
-      evidence: energies.table.Observed.
-      pose: (V, 6) normalised, of the landmarks.
-      crop: (V,) photo px to crop px.
-    """
-    images = subject.images
+def make_example(subject: Subject, teacher: Teacher, model: LearnedConfig) -> Example:
+    """Prepares a subject exactly as `fit_rig` does, but that its crops are rounded to 8 bits."""
+    head, images = teacher.head, subject.images
     images = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
     n_views = images.shape[0]
     found, points = find_landmarks({}, images, subject.landmarks)
     mask = jnp.ones(n_views) if subject.view_mask is None else subject.view_mask
     size = jnp.broadcast_to(jnp.array(images.shape[1:3]), (n_views, 2))
     size = size if subject.image_size is None else subject.image_size
-    weight = jnp.ones(points.shape[:2])
     observed, crop = observe(
-        images, points, weight, found & (mask > 0), size, head, model.networks.image_size, model.crop_margin
+        images,
+        points,
+        jnp.ones(points.shape[:2]),
+        found & (mask > 0),
+        size,
+        head,
+        model.networks.image_size,
+        model.crop_margin,
     )
-    return observe_learned(observed, head, model), first_pose(observed, head, model), crop
+    seen = observe_learned(observed, head, model)
+    return Example(
+        photo=jnp.round(255 * seen.photo).astype(jnp.uint8),
+        inside=observed.inside > 0.5,
+        landmarks=seen.landmarks,
+        weight=seen.weight,
+        view_mask=seen.view_mask,
+        first=first_guess(observed, head, model),
+        target=target_of(subject, teacher, crop, seen.photo.shape[1]),
+    )
 
 
-def target_of(subject: Subject, teacher: Teacher, crop, evidence: Observed) -> Target:
-    """The truth where the solver works; a posed mesh without a camera is put where its landmarks were detected."""
-    index, size = teacher.index, evidence.photo.shape[1]
+def evidence_of(example: Example, model: LearnedConfig) -> Observed:
+    """What the solver looks at."""
+    photo = example.photo.astype(jnp.float32) / 255
+    colour = srgb_to_linear(photo) if model.linear_colour else photo
+    return Observed(
+        photo=photo,
+        colour=jnp.concatenate([colour, example.inside[..., None].astype(colour.dtype)], -1),
+        landmarks=example.landmarks,
+        weight=example.weight,
+        view_mask=example.view_mask,
+    )
+
+
+def target_of(subject: Subject, teacher: Teacher, crop, size: int) -> Target:
+    """The truth where the solver works, in crops of a side of `size` px; a posed mesh without a camera is put where its
+    landmarks were detected.
+    """
+    index = teacher.index
     known = 1.0 if subject.known is None else subject.known[index]
     mask = (teacher.work.face_mask > 0.5) * known
     posed = subject.vertices_img
@@ -122,7 +166,6 @@ def target_of(subject: Subject, teacher: Teacher, crop, evidence: Observed) -> T
         mask=mask,
         neutral=subject.neutral[index],
         projected=projected,
-        normals=None if projected is None else vertex_normals(projected, teacher.work.faces),
         moved=None if subject.vertices is None else (subject.vertices - subject.neutral[None])[:, index],
         albedo=None if subject.albedo is None else subject.albedo[index],
         expression=subject.expression,
@@ -141,15 +184,15 @@ def _projected_by_landmarks(subject: Subject, teacher: Teacher, crop, size: int)
     return jax.vmap(one)(subject.vertices, points)
 
 
-def subject_loss(
-    params: dict, teacher: Teacher, subject: Subject, weights: LossWeights, energies: EnergyWeights, config: TrainConfig
+def example_loss(
+    params: dict, teacher: Teacher, example: Example, weights: LossWeights, energies: EnergyWeights, config: TrainConfig
 ) -> tuple[jax.Array, dict]:
     """The loss of one subject.
 
     Args:
       params: of all networks, of as many stages as `config.model` has.
       teacher: of the head.
-      subject: with its truth.
+      example: the subject.
       weights: of the losses.
       energies: the solver's own settings.
       config: static.
@@ -157,21 +200,18 @@ def subject_loss(
     Returns:
       loss: ().
       measures: name -> (), each loss before its weight, and 'error' (stages + 1,) mm: mean distance of the neutral to
-        the truth after a similarity, first the mean head's, then after every stage.
+        the truth after a similarity, first that of the first guess, then after every stage.
     """
-    evidence, pose, crop = evidence_of(subject, teacher.head, config.model)
-    target = target_of(subject, teacher, crop, evidence)
+    evidence, target = evidence_of(example, config.model), example.target
     task = {"fit": fit_losses, "pose": pose_losses}[check_choice("task", config.task, TASKS)]
-    terms, errors = task(params, teacher, evidence, pose, target, energies, config.model)
+    terms, errors = task(params, teacher, evidence, example.first, target, energies, config.model)
     loss = sum(getattr(weights, name) * value for name, value in terms.items())
     return loss, {**terms, "error": errors}
 
 
-def fit_losses(params, teacher: Teacher, evidence: Observed, pose, target: Target, energies, model: LearnedConfig):
-    """Losses over the whole trajectory, by name, and the neutral's errors; see `subject_loss`."""
-    regressed = bool(model.networks.pose_blocks)
-    pose = None if regressed else pose
-    _, trace = solve_learned(params, teacher.head, evidence, energies, model, first_pose=pose, tables=teacher.tables)
+def fit_losses(params, teacher: Teacher, evidence: Observed, first, target: Target, energies, model: LearnedConfig):
+    """Losses over the whole trajectory, by name, and the neutral's errors; see `example_loss`."""
+    _, trace = solve_learned(params, teacher.head, evidence, energies, model, first=first, tables=teacher.tables)
     after = {
         name: jnp.concatenate([trace["steps"][name][:, 1:], trace["stages"][name][:, None]], 1)
         for name in ("projected", "seen")
@@ -182,7 +222,7 @@ def fit_losses(params, teacher: Teacher, evidence: Observed, pose, target: Targe
         codes = trace["steps"]["x"].expression[:, -1]
         gap = (codes - target.expression[None, :, : codes.shape[-1]]) ** 2
         terms["code"] = jnp.sum(masked_mean(gap, evidence.view_mask[None, :, None], (1, 2)))
-    return terms, neutral_errors(trace["stages"]["neutral"], target, teacher.work)
+    return terms, neutral_errors(trace["stages"]["neutral"], first, target, teacher.work)
 
 
 def posed_losses(after: dict, evidence: Observed, target: Target, teacher: Teacher, model: LearnedConfig) -> dict:
@@ -192,6 +232,7 @@ def posed_losses(after: dict, evidence: Observed, target: Target, teacher: Teach
     size = evidence.photo.shape[1]
     to_reference = reference_area(size)
     work, mask = teacher.work, target.mask
+    normals = vertex_normals(target.projected, work.faces)
     dense = uses_dense(work, model)
 
     def view(vertices, seen, truth, normals, detected):
@@ -208,7 +249,7 @@ def posed_losses(after: dict, evidence: Observed, target: Target, teacher: Teach
         return terms
 
     def step(projected, seen):
-        return jax.vmap(view)(projected, seen, target.projected, target.normals, evidence.landmarks)
+        return jax.vmap(view)(projected, seen, target.projected, normals, evidence.landmarks)
 
     terms = jax.lax.map(jax.checkpoint(lambda x: jax.vmap(step)(*x)), (after["projected"], after["seen"]))
     return {name: jnp.sum(masked_mean(value, evidence.view_mask, -1)) for name, value in terms.items()}
@@ -220,10 +261,10 @@ def stage_losses(ends: dict, evidence: Observed, target: Target, teacher: Teache
     both = views[:, None] * mask[None]
 
     def stage(end):
-        neutral = end["neutral"] * work.unit_mm
-        terms = {"neutral": losses.dense_loss(losses.align(neutral, target.neutral, mask), target.neutral, mask)}
+        still = end["neutral"] * work.unit_mm
+        terms = {"neutral": losses.dense_loss(losses.align(still, target.neutral, mask), target.neutral, mask)}
         if target.moved is not None:
-            moved = end["vertices"] * work.unit_mm - neutral[None]
+            moved = end["vertices"] * work.unit_mm - still[None]
             terms["expression"] = masked_mean(jnp.sum((moved - target.moved) ** 2, -1), both)
         if target.albedo is not None and model.linear_colour:
             theirs, ours = (jnp.log(jnp.maximum(x, MIN_ALBEDO)) for x in (target.albedo[None], end["albedo"]))
@@ -245,19 +286,20 @@ def stage_losses(ends: dict, evidence: Observed, target: Target, teacher: Teache
 STAGE_FIELDS = ("neutral", "vertices", "albedo", "seen", "rendered", "observed", "landmarks")
 
 
-def neutral_errors(neutrals, target: Target, work: HeadModel) -> jax.Array:
-    """(stages + 1,) mm: mean distance to the true neutral after a similarity, of the mean head and of (S, P, 3)."""
+def neutral_errors(neutrals, first: FirstGuess | None, target: Target, work: HeadModel) -> jax.Array:
+    """(stages + 1,) mm: mean distance to the true neutral after a similarity, of the first guess and of (S, P, 3)."""
+    guess = work.mean if first is None or first.identity is None else neutral(work, first.identity)
 
-    def error(neutral):
-        aligned = losses.align(neutral * work.unit_mm, target.neutral, target.mask)
+    def error(vertices):
+        aligned = losses.align(vertices * work.unit_mm, target.neutral, target.mask)
         return masked_mean(jnp.linalg.norm(aligned - target.neutral, axis=-1), target.mask)
 
-    return jax.lax.stop_gradient(jax.vmap(error)(jnp.concatenate([work.mean[None], neutrals])))
+    return jax.lax.stop_gradient(jax.vmap(error)(jnp.concatenate([guess[None], neutrals])))
 
 
-def pose_losses(params, teacher: Teacher, evidence: Observed, pose, target: Target, energies, model: LearnedConfig):
+def pose_losses(params, teacher: Teacher, evidence: Observed, first, target: Target, energies, model: LearnedConfig):
     """The pose regressor's loss, by name: the mean head at the regressed pose against the truth, up to depth."""
-    del pose, energies
+    del energies
     work, size = teacher.work, evidence.photo.shape[1]
     regressed = regress_pose(params, normalize_images(evidence.photo), model.networks)
     regressed = normalized_to_pose(regressed, work.unit_mm, size)
@@ -265,4 +307,4 @@ def pose_losses(params, teacher: Teacher, evidence: Observed, pose, target: Targ
     posed = project(work.mean, regressed, inverse_distance)
     loss = jax.vmap(losses.depth_loss, (0, 0, None))(posed, target.projected, target.mask)
     loss = reference_area(size) * masked_mean(loss, evidence.view_mask)
-    return {"depth": loss}, neutral_errors(jnp.zeros((0, *work.mean.shape)), target, work)
+    return {"depth": loss}, neutral_errors(jnp.zeros((0, *work.mean.shape)), first, target, work)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,27 +12,10 @@ from facerig_jax.data.subjects import VALIDATION_SEED, Source, Subject
 from facerig_jax.data.synthetic import SyntheticSource, training_seed
 from facerig_jax.detect import load_detector
 from facerig_jax.training.config import TrainConfig
-from facerig_jax.training.loop import BLOCK
 from facerig_jax.types import HeadModel
 
 # How many choices of photos each person of a folder has in an epoch.
 DRAWS = 16
-
-
-class Kept:
-    """Another source whose latest subjects are kept, on the host."""
-
-    def __init__(self, source: Source, count: int):
-        self.name = source.name
-        self._length = len(source)
-        self._get = functools.lru_cache(count)(lambda index: jax.device_get(source(index)))
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __call__(self, index: int) -> Subject:
-        """See data.subjects.Source."""
-        return self._get(index)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +48,7 @@ def make_sources(config: TrainConfig, head: HeadModel) -> tuple[Source, Source |
     if data.source == "synthetic":
         head = jax.tree.map(jnp.asarray, head)  # once, not at every subject
         source = SyntheticSource(head, training_seed(data.seed), data.subject)
-        source = Kept(source, 2 * BLOCK) if data.reuse > 1 else source
+        source = FirstOf(source, data.count) if data.count else source
         return source, FirstOf(SyntheticSource(head, VALIDATION_SEED, data.subject), count) if count else None
     files = SourceConfig(n_views=data.views, size=data.size, seed=data.seed)
     source = folder_source(data.source, head, files, load_detector())

@@ -18,7 +18,7 @@ from facerig_jax.checks import check_choice
 from facerig_jax.config import EnergyWeights, LearnedConfig
 from facerig_jax.networks.model import init_params, parameter_shapes
 from facerig_jax.training.config import SCHEDULES, LossWeights, OptimizerConfig, TrainConfig
-from facerig_jax.training.objective import Teacher, subject_loss
+from facerig_jax.training.objective import Teacher, example_loss
 
 # The batch is spread over this axis; weights are the same everywhere.
 DATA = "data"
@@ -112,7 +112,7 @@ def make_update(
       mesh: of `make_mesh`; its size divides `config.batch`.
 
     Returns:
-      (state, teacher, batch, weights) -> (state, measures): batch is a Subject with a leading axis of config.batch,
+      (state, teacher, batch, weights) -> (state, measures): batch is an Example with a leading axis of config.batch,
       spread over the mesh; measures are means over the batch, with 'loss' and 'gradient_norm', and how many updates
       were 'skipped'.
     """
@@ -153,28 +153,28 @@ def make_update(
 
 
 def device_gradient(config: TrainConfig, stages: int):
-    """(params, teacher, subjects, weights) -> mean gradient and measures over the subjects of one device."""
+    """(params, teacher, examples, weights) -> mean gradient and measures over the subjects of one device."""
     energies = EnergyWeights(*(jnp.float32(x) for x in config.energies))
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, stages=stages))
 
-    def loss(params, teacher, subject, weights):
+    def loss(params, teacher, example, weights):
         used = {**params, "stages": params["stages"][:stages]}
-        value, measures = subject_loss(used, teacher, subject, weights, energies, config)
+        value, measures = example_loss(used, teacher, example, weights, energies, config)
         return value, {"loss": value, **measures}
 
-    def gradient(params, teacher, subjects, weights):
-        count = jax.tree.leaves(subjects)[0].shape[0]
+    def gradient(params, teacher, examples, weights):
+        count = jax.tree.leaves(examples)[0].shape[0]
         size = min(config.microbatch, count)
 
         def chunk_loss(params, chunk):
-            value, measures = jax.vmap(lambda subject: loss(params, teacher, subject, weights))(chunk)
+            value, measures = jax.vmap(lambda example: loss(params, teacher, example, weights))(chunk)
             return jnp.mean(value), measures
 
         def add(total, chunk):
             slope, measures = jax.grad(chunk_loss, has_aux=True)(params, chunk)
             return jax.tree.map(jnp.add, total, slope), measures
 
-        chunks = jax.tree.map(lambda x: x.reshape(count // size, size, *x.shape[1:]), subjects)
+        chunks = jax.tree.map(lambda x: x.reshape(count // size, size, *x.shape[1:]), examples)
         total, measures = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), chunks)
         slope = jax.tree.map(lambda x: x * (size / count), total)
         return slope, jax.tree.map(lambda x: jnp.mean(x, (0, 1)), measures)

@@ -1,0 +1,117 @@
+"""Subjects prepared for training once, and kept: in memory, or in a folder that later runs read."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from facerig_jax.data.subjects import Source
+from facerig_jax.export.files import atomic_write
+from facerig_jax.settings import to_plain
+from facerig_jax.training.config import TrainConfig
+from facerig_jax.training.objective import Example, Teacher, make_example
+
+SETTINGS = "examples.json"
+# Counts up when what an example holds changes its meaning.
+FORMAT = 1
+
+
+class Examples:
+    """A source's subjects, prepared.
+
+    Args:
+      source: subjects with their truth.
+      teacher: of the head.
+      config: of the run.
+      memory: how many of the latest are kept in memory.
+      folder: where all of them are kept as .npz files; None: nowhere.
+
+    Raises:
+      ValueError: the folder holds subjects that were prepared with other settings.
+    """
+
+    def __init__(self, source: Source, teacher: Teacher, config: TrainConfig, memory: int, folder: Path | None = None):
+        self.name = source.name
+        self._source, self._teacher, self._model, self._folder = source, teacher, config.model, folder
+        self._kept = functools.lru_cache(memory)(self._read_or_make)
+        if folder is not None:
+            _check_folder(folder, example_settings(source, teacher, config))
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __call__(self, index: int) -> Example:
+        """Subject `index` of 0 to len - 1, on the host."""
+        return self._kept(index)
+
+    def _read_or_make(self, index: int) -> Example:
+        if self._folder is None:
+            return self._make(index)
+        path = self._folder / f"{index:08d}.npz"
+        if path.is_file():
+            return self._read(path)
+        example = self._make(index)
+        leaves = jax.tree.leaves(example)
+        with atomic_write(path) as file:
+            np.savez(file, **{f"{number:03d}": leaf for number, leaf in enumerate(leaves)})
+        return example
+
+    def _make(self, index: int) -> Example:
+        return jax.device_get(_prepare(self._source(index), self._teacher, self._model))
+
+    def _read(self, path: Path) -> Example:
+        shapes = self._shapes
+        leaves, structure = jax.tree.flatten(shapes)
+        with np.load(path, allow_pickle=False) as arrays:
+            values = [arrays[f"{number:03d}"] for number in range(len(leaves))]
+        if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(values, leaves, strict=True)):
+            raise ValueError(f"{path} was not written by these settings; remove it.")
+        return jax.tree.unflatten(structure, values)
+
+    @functools.cached_property
+    def _shapes(self) -> Example:
+        return jax.eval_shape(lambda s, t: make_example(s, t, self._model), self._source(0), self._teacher)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _prepare(subject, teacher: Teacher, model) -> Example:
+    return make_example(jax.tree.map(jnp.asarray, subject), teacher, model)
+
+
+def example_settings(source: Source, teacher: Teacher, config: TrainConfig) -> dict:
+    """Everything that an example depends on, as plain values."""
+    model = config.model
+    head = hashlib.blake2b(digest_size=8)
+    for leaf in jax.tree.leaves(teacher.head):
+        head.update(np.ascontiguousarray(leaf).tobytes())
+    return {
+        "format": FORMAT,
+        "source": source.name,
+        "data": {key: value for key, value in to_plain(config.data).items() if key in EXAMPLE_DATA},
+        "model": {key: to_plain(model)[key] for key in ("crop_margin", "start", "landmarks", "coarse")},
+        "image_size": model.networks.image_size,
+        "head": head.hexdigest(),
+    }
+
+
+# The fields of DataConfig that say what a subject looks like.
+EXAMPLE_DATA = ("source", "seed", "subject", "views", "size")
+
+
+def _check_folder(folder: Path, settings: dict) -> None:
+    path = folder / SETTINGS
+    settings = json.loads(json.dumps(settings))
+    if path.is_file():
+        there = json.loads(path.read_text())
+        different = [key for key in settings if there.get(key) != settings[key]]
+        if different:
+            raise ValueError(f"data.cache: {folder} holds subjects with another {', '.join(different)}; give another.")
+        return
+    with atomic_write(path, "w") as file:
+        json.dump(settings, file, indent=1)
