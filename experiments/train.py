@@ -10,6 +10,7 @@ host, start the same command on each with --processes; a sweep's runs are number
 from __future__ import annotations
 
 import dataclasses
+import re
 import runpy
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from experiments import cli
 from experiments.curves import draw_curves
 from facerig_jax.settings import with_overrides
 from facerig_jax.training.config import TrainConfig
-from facerig_jax.training.loop import Stopped, is_done, train
+from facerig_jax.training.loop import Stopped, is_done, make_examples, train
+from facerig_jax.training.objective import make_teacher
 from facerig_jax.training.records import read_metrics
 from facerig_jax.training.sources import make_sources
 
@@ -29,6 +31,7 @@ _CONFIG = flags.DEFINE_string("config", None, "Python file with a function confi
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _SET = flags.DEFINE_multi_string("set", [], "Changes a setting: path.to.field=value. May be given several times.")
 _SWEEP = flags.DEFINE_integer("sweep", None, "Takes this one of the config's sweep, from 0, in a folder of its own.")
+_PREPARE = flags.DEFINE_string("prepare", None, "Only fill data.cache: 'I/N' is part I, from 0, of N run side by side.")
 _PROCESSES = flags.DEFINE_bool("processes", False, "Several processes: jax.distributed finds the others by itself.")
 
 
@@ -42,6 +45,9 @@ def main() -> None:
         return
     head = facerig_jax.load_head()
     source, validation = make_sources(config, head)
+    if _PREPARE.value:
+        prepare(config, head, source, validation, _PREPARE.value)
+        return
     try:
         train(config, folder, head, source, validation, say=say, show=show)
     except Stopped as stopped:
@@ -50,6 +56,27 @@ def main() -> None:
     if jax.process_index() == 0:
         draw_curves(folder, read_metrics(folder))
         say(f"Weights: {folder / 'weights.npz'}; curves: {folder / 'loss.png'}, {folder / 'error.png'}")
+
+
+def prepare(config: TrainConfig, head, source, validation, part: str) -> None:
+    """Draws and prepares every N-th subject of a run, from the I-th on, into its cache.
+
+    Raises:
+      UserError: there is no cache, no end to the subjects, or `part` is not I/N.
+    """
+    if not config.data.cache or not (config.data.count or config.data.source != "synthetic"):
+        raise cli.UserError("--prepare needs data.cache and, for synthetic subjects, data.count.")
+    match = re.fullmatch(r"(\d+)/(\d+)", part)
+    if not match or int(match[1]) >= int(match[2]):
+        raise cli.UserError(f"--prepare={part}: expected I/N with I from 0 to N - 1.")
+    mine, parts = int(match[1]), int(match[2])
+    both = make_examples(config, make_teacher(head, config.model), source, validation)
+    for examples in (both[1], both[0]):
+        numbers = range(mine, 0 if examples is None else len(examples), parts)
+        for done, number in enumerate(numbers, 1):
+            examples(number)
+            if done % 50 == 0 or done == len(numbers):
+                say(f"{done} of {len(numbers)} subjects prepared")
 
 
 def settings(path: str | None, workdir: str | None, changes, number: int | None) -> tuple[TrainConfig, Path]:

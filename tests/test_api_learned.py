@@ -11,7 +11,8 @@ from tiny import SIZES, tiny_params
 
 import facerig_jax
 from facerig_jax import api
-from facerig_jax.config import BASE, LearnedConfig
+from facerig_jax.config import BASE, FitConfig, LearnedConfig
+from facerig_jax.networks.model import init_params
 from facerig_jax.solve import status as codes
 
 CONFIG = LearnedConfig(
@@ -110,3 +111,18 @@ def test_settings_and_weights_of_another_solver_are_refused_in_words(photos):
         fit(*photos, solver="learnt")
     with pytest.raises(ValueError, match=r"params: .* has shape .*, these settings need"):
         fit(*photos, config=BASE)
+
+
+def test_started_from_the_classical_fit_untrained_steps_leave_it_as_it_is(photos):
+    start = FitConfig(crop_size=SIZES.image_size, blur=(), landmark_steps=3)
+    still = dataclasses.replace(CONFIG, start=start, stages=1, steps=1, update="fixed", step_bias=((-12,) * 5,) * 3)
+    params = {**small_params(), "learned": init_params(jax.random.key(0), still)}
+    images, landmarks = photos
+    ours = fit(images, landmarks, params, config=still)
+    theirs = facerig_jax.fit_rig(images, params, small_head(), landmarks=landmarks, config=start)
+    np.testing.assert_allclose(ours.rig.neutral, theirs.rig.neutral, atol=1e-5)
+    np.testing.assert_allclose(ours.rig.albedo, theirs.rig.albedo, atol=1e-5)
+    np.testing.assert_allclose(ours.views.expression, theirs.views.expression, atol=1e-5)
+    np.testing.assert_allclose(ours.views.pose, theirs.views.pose, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(ours.views.inverse_distance, theirs.views.inverse_distance, rtol=1e-5)
+    assert np.abs(theirs.rig.identity_code).max() > 0.1

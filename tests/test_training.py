@@ -21,6 +21,7 @@ import tiny
 from facerig_jax.networks.weights import read_weights, write_weights
 from facerig_jax.training.checkpoints import Checkpoints, digest
 from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
+from facerig_jax.training.examples import view_mask
 from facerig_jax.training.loop import Stopped, batch_numbers, is_done, make_batch, make_examples, train
 from facerig_jax.training.objective import make_teacher
 from facerig_jax.training.records import METRICS, open_workdir, read_metrics
@@ -217,6 +218,26 @@ def test_the_loss_of_a_batch_is_the_same_on_one_and_eight_devices_and_two_proces
     two = [start(PROCESS, number, port) for number in range(2)]
     for child in (eight, *two):
         np.testing.assert_allclose(printed_losses(child), expected, rtol=2e-5)
+
+
+def test_prepared_subjects_come_back_from_their_folder_as_they_were_made(tmp_path):
+    config = dataclasses.replace(POSE, data=DataConfig(cache=str(tmp_path)))
+    teacher = make_teacher(tiny.tiny_head(), config.model)
+    made = make_examples(config, teacher, tiny.TinySubjects(), None)[0](3)
+    kept = make_examples(config, teacher, tiny.TinySubjects(), None)[0](3)
+    same(made, kept)
+    assert [path.name for path in tmp_path.rglob("*.npz")] == ["00000003.npz"]
+    other = dataclasses.replace(config, model=dataclasses.replace(config.model, crop_margin=2.0))
+    with pytest.raises(ValueError, match="holds subjects with another model"):
+        make_examples(other, teacher, tiny.TinySubjects(), None)
+
+
+def test_fewer_photos_count_where_asked_always_the_same():
+    data = DataConfig(min_views=1)
+    masks = np.array([view_mask(4, data, index) for index in range(200)])
+    assert set(masks.sum(1)) == {1, 2, 3, 4}
+    assert (masks[:, 0] == 1).all()
+    np.testing.assert_array_equal(masks[7], view_mask(4, data, 7))
 
 
 def test_an_update_that_is_not_finite_changes_no_weights():

@@ -16,9 +16,8 @@ from facerig_jax.geometry.camera import normalized_to_pose
 from facerig_jax.geometry.visibility import visible
 from facerig_jax.numerics import HIGHEST, srgb_to_linear
 from facerig_jax.rig.decode import decode, working_albedo
-from facerig_jax.rig.space import rig_space
 from facerig_jax.solve import status as codes
-from facerig_jax.solve.learned import begin, finish_stage, optimise, solve_learned
+from facerig_jax.solve.learned import begin, finish_stage, optimise, solve_learned, stage_space
 from facerig_jax.solve.observe import first_guess, observe, observe_learned, view_status
 from facerig_jax.types import HeadModel
 
@@ -169,17 +168,7 @@ def _learned_steps(photos: Photos, params, head: HeadModel, config: LearnedConfi
     for stage in range(config.stages):
         # The solver's own stage, and its rig space once more: the compiler merges the two.
         end, steps = optimise(problem, stage, config, visible, state)
-        space = rig_space(
-            params["stages"][stage],
-            stage,
-            problem.pyramids,
-            state.projected,
-            state.seen,
-            evidence.view_mask,
-            problem.head,
-            problem.tables,
-            config,
-        )
+        space = stage_space(problem, stage, state, config)
         for number in range(config.steps):
             code = jax.tree.map(lambda x, number=number: x[number], steps["x"].code)
             whole = decode(params["stages"][stage], stage, space, code, state.whole, head, config)

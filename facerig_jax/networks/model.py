@@ -33,6 +33,8 @@ from facerig_jax.networks.backbone import Backbone, FeaturePyramid, PoseRegresso
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # The three numbers that a view's UV map appends to the features: the vertex's position.
 N_POSITION = 3
+# What the solver adds to them where it starts from a fit, see solve.learned.find_clues.
+N_CLUES = 16
 N_STEPS = 4
 # The backbone behind each pyramid.
 PYRAMIDS = {"energy_fpn": "rgb", "rig_fpn": "rgb", "albedo_fpn": "albedo"}
@@ -102,7 +104,8 @@ def _stage_inputs(config: LearnedConfig, stage: int) -> dict[str, tuple]:
     side, albedo_side = sizes.uv_sizes[stage], sizes.albedo_uv_sizes[stage]
     n, a = sizes.uv_width, sizes.albedo_width
     zeros, mask = jnp.zeros, jnp.ones(1)
-    view, albedo_view = ((1, s, s, sizes.features + N_POSITION) for s in (side, albedo_side))
+    seen = sizes.features + N_POSITION + (N_CLUES if config.start is not None else 0)
+    view, albedo_view = ((1, s, s, seen) for s in (side, albedo_side))
     uv, albedo_uv = zeros((side, side, n)), zeros((albedo_side, albedo_side, a))
     code = zeros(sizes.expression_code)
     return {
@@ -210,6 +213,8 @@ def check_sizes(config: LearnedConfig) -> None:
         raise ValueError(f"networks.image_size: a multiple of 64 is needed, got {sizes.image_size}.")
     if not 1 <= config.stages <= 3 or config.steps < 1:
         raise ValueError(f"stages, steps: 1 to 3 and at least 1 are allowed, got {config.stages} and {config.steps}.")
+    if config.start is not None and not sizes.named_codes:
+        raise ValueError("start: the classical solver's fit can be taken over with networks.named_codes alone.")
     if sizes.named_codes and sizes.codes != sizes.modes:
         raise ValueError(f"networks.codes: named codes are one per mode ({sizes.modes}), got {sizes.codes}.")
     if any(size % 4 for size in (*sizes.uv_sizes, *sizes.albedo_uv_sizes)):

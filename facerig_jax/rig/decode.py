@@ -119,7 +119,7 @@ def decode(
     neutral, identity = before.neutral, before.identity
     if stage == 0:
         neutral, used = _add_modes(neutral, code.identity, head)
-        identity = identity + used
+        identity = identity.at[: used.shape[0]].add(used)
     offset = run("identity", code.identity, space.identity) * (IDENTITY_MM / head.unit_mm)
     weights, albedo = before.weights, before.albedo
     made = run("expression", code.expression, space.expression)
@@ -150,7 +150,8 @@ def _decode_linear(stage: int, code: RigCode, before: DecodedRig, head: HeadMode
     neutral, used = _add_modes(before.neutral, code.identity, head)
     count = min(code.albedo.shape[0], head.albedo_basis.shape[0])
     tone = before.tone.at[:count].add(code.albedo[:count])
-    return before.replace(neutral=neutral, identity=before.identity + used, albedo=working_albedo(head, tone, config))
+    identity = before.identity.at[: used.shape[0]].add(used)
+    return before.replace(neutral=neutral, identity=identity, albedo=working_albedo(head, tone, config))
 
 
 def blend_albedo(albedo: jax.Array, change: jax.Array) -> jax.Array:

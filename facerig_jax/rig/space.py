@@ -43,6 +43,7 @@ def rig_space(
     head: HeadModel,
     tables: dict[int, UVTable],
     config: LearnedConfig,
+    clues: jax.Array | None = None,
 ) -> RigSpace:
     """The views' features at the previous reconstruction, in UV space, joined over views.
 
@@ -56,6 +57,7 @@ def rig_space(
       head: morphable head.
       tables: see `make_tables`.
       config: static settings.
+      clues: (V, P, N_CLUES) what else the networks see at each vertex, where `config.start` is set.
 
     Returns:
       RigSpace.
@@ -66,6 +68,7 @@ def rig_space(
 
     def encode(name, maps, size):
         values = gather_features(maps, projected, keep, sizes.image_size)
+        values = values if clues is None else jnp.concatenate([values, clues], -1)
         texture = jax.vmap(lambda value: vertex_to_uv(value, tables[size]))(values)
         return apply(modules[name], params[name], texture, view_mask, dtype=sizes.dtype)
 

@@ -18,6 +18,7 @@ from facerig_jax.energies.table import Measured, Observed, Posed, measure, model
 from facerig_jax.geometry.camera import normalized_to_pose, project, to_image
 from facerig_jax.geometry.light import ambient_light, sh_basis, solve_light
 from facerig_jax.geometry.mesh import vertex_normals
+from facerig_jax.geometry.rotation import euler_to_matrix
 from facerig_jax.geometry.uv_tables import UVTable
 from facerig_jax.geometry.visibility import visible
 from facerig_jax.head.thin import thin
@@ -29,6 +30,8 @@ from facerig_jax.types import HeadModel
 
 # Darkest albedo whose shading, colour / albedo, says something about the light.
 MIN_ALBEDO = 1e-6
+# Darkest colour whose ratio to another one is looked at.
+MIN_COLOUR = 0.02
 # Which vertices of the views (V, P, 3) px a camera sees: (vertices_img, faces, size) -> (V, P) bool.
 Visibility = Callable[[jax.Array, jax.Array, int], jax.Array]
 
@@ -208,17 +211,7 @@ def optimise(
     """The gradient steps of one stage, and the rig that they end with."""
     head, params = problem.head, problem.params["stages"][stage]
     with jax.named_scope(f"stage{stage}_space"):
-        space = rig_space(
-            params,
-            stage,
-            problem.pyramids,
-            state.projected,
-            state.seen,
-            problem.observed.view_mask,
-            head,
-            problem.tables,
-            config,
-        )
+        space = stage_space(problem, stage, state, config)
 
     def step(x, _):
         return take_step(problem, stage, space, state, x, config, see)
@@ -232,6 +225,41 @@ def optimise(
         whole = decode(params, stage, space, x.code, state.whole, problem.whole, config)
         posed = place(problem, rig, stage, x.pose, x.expression, state.inverse_distance, config)
     return StageEnd(rig, whole, posed, x.pose, x.expression), steps
+
+
+def stage_space(problem: Problem, stage: int, state: SolverState, config: LearnedConfig) -> RigSpace:
+    """The space of rigs of one stage, from the images as the previous stage's reconstruction sees them."""
+    return rig_space(
+        problem.params["stages"][stage],
+        stage,
+        problem.pyramids,
+        state.projected,
+        state.seen,
+        problem.observed.view_mask,
+        problem.head,
+        problem.tables,
+        config,
+        None if config.start is None else find_clues(problem, state, config),
+    )
+
+
+def find_clues(problem: Problem, state: SolverState, config: LearnedConfig) -> jax.Array:
+    """(V, P, N_CLUES) what a reconstruction that is nearly right leaves to be explained; no gradient.
+
+    The log of seen over rendered colour where the face is seen, whether it is, the neutral's distance from the mean in
+    cm, and the view's rotation.
+    """
+    head, observed = problem.head, problem.observed
+    size = observed.photo.shape[1]
+    colours, inside = observed_colours(observed, to_image(state.projected, size, size))
+    rendered = state.rig.albedo[None] * shading(state.projected, state.light, head)
+    seen = (state.seen & inside & (head.face_mask > 0.5)[None]).astype(colours.dtype)[..., None]
+    ratio = jnp.log(jnp.maximum(colours, MIN_COLOUR)) - jnp.log(jnp.maximum(rendered, MIN_COLOUR))
+    shape = (state.rig.neutral - head.mean) * (head.unit_mm / 10)
+    turn = euler_to_matrix(normalized_to_pose(state.pose, head.unit_mm, size)[:, :3]).reshape(-1, 1, 9)
+    full = colours.shape[:2]
+    parts = (ratio * seen, seen, jnp.broadcast_to(shape, (*full, 3)), jnp.broadcast_to(turn, (*full, 9)))
+    return jax.lax.stop_gradient(jnp.concatenate(parts, -1))
 
 
 def zero_code(config: LearnedConfig, dtype) -> RigCode:

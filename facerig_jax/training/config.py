@@ -58,6 +58,8 @@ class DataConfig:
     count:   how many different synthetic subjects there are; 0 = ever new ones.
     reuse:   how often each of ever new ones is seen, where drawing one takes longer than learning from it.
     cache:   folder that keeps the subjects as they are prepared, for later epochs and runs; '' = none.
+    min_views: fewest photos of a synthetic subject that count, the others being masked: from this to all, few more
+             rarely; 0 = always all.
     views, size: photos per subject of a folder, and the side they are reduced and padded to.
     """
 
@@ -67,6 +69,7 @@ class DataConfig:
     count: int = 0
     reuse: int = 1
     cache: str = ""
+    min_views: int = 0
     views: int = 4
     size: int = 512
 

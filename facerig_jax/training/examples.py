@@ -14,7 +14,7 @@ import numpy as np
 from facerig_jax.data.subjects import Source
 from facerig_jax.export.files import atomic_write
 from facerig_jax.settings import to_plain
-from facerig_jax.training.config import TrainConfig
+from facerig_jax.training.config import DataConfig, TrainConfig
 from facerig_jax.training.objective import Example, Teacher, make_example
 
 SETTINGS = "examples.json"
@@ -38,7 +38,8 @@ class Examples:
 
     def __init__(self, source: Source, teacher: Teacher, config: TrainConfig, memory: int, folder: Path | None = None):
         self.name = source.name
-        self._source, self._teacher, self._model, self._folder = source, teacher, config.model, folder
+        self._source, self._teacher, self._folder = source, teacher, folder
+        self._model, self._data = config.model, config.data
         self._kept = functools.lru_cache(memory)(self._read_or_make)
         if folder is not None:
             _check_folder(folder, example_settings(source, teacher, config))
@@ -63,7 +64,10 @@ class Examples:
         return example
 
     def _make(self, index: int) -> Example:
-        return jax.device_get(_prepare(self._source(index), self._teacher, self._model))
+        subject = self._source(index)
+        if self._data.source == "synthetic" and self._data.min_views:
+            subject = subject.replace(view_mask=view_mask(len(subject.images), self._data, index))
+        return jax.device_get(_prepare(subject, self._teacher, self._model))
 
     def _read(self, path: Path) -> Example:
         shapes = self._shapes
@@ -77,6 +81,12 @@ class Examples:
     @functools.cached_property
     def _shapes(self) -> Example:
         return jax.eval_shape(lambda s, t: make_example(s, t, self._model), self._source(0), self._teacher)
+
+
+def view_mask(count: int, data: DataConfig, index: int) -> np.ndarray:
+    """(V,) which photos of a subject count: from data.min_views to all, the first ones."""
+    draws = np.random.default_rng((data.seed, index)).integers(data.min_views, count + 1, 2)
+    return (np.arange(count) < draws.max()).astype(np.float32)
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -101,7 +111,7 @@ def example_settings(source: Source, teacher: Teacher, config: TrainConfig) -> d
 
 
 # The fields of DataConfig that say what a subject looks like.
-EXAMPLE_DATA = ("source", "seed", "subject", "views", "size")
+EXAMPLE_DATA = ("source", "seed", "subject", "min_views", "views", "size")
 
 
 def _check_folder(folder: Path, settings: dict) -> None:
