@@ -53,7 +53,8 @@ def load(preset: str | None = None, *, allow_untrained: bool = False) -> tuple[d
         if not allow_untrained:
             raise ValueError(UNTRAINED)
         params["learned"] = init_params(jax.random.key(0), config)
-    return params, load_head()
+    with jax.ensure_compile_time_eval():  # real arrays even where jit is tracing; on the device once, not at every call
+        return jax.tree.map(jnp.asarray, (params, load_head()))
 
 
 def fit_rig(

@@ -22,7 +22,8 @@ from facerig_jax.data.synthetic_people import (
     smooth_displacement,
     traits,
 )
-from facerig_jax.data.synthetic_photo import make_person, make_photo
+from facerig_jax.data.synthetic_person import make_person
+from facerig_jax.data.synthetic_photo import make_photo
 from facerig_jax.data.synthetic_plain import make_view, random_light
 from facerig_jax.head.model import albedo as head_albedo
 from facerig_jax.head.model import landmark_positions
