@@ -24,7 +24,8 @@ from facerig_jax.geometry.rasterize import RASTERIZERS, image_to_clip, interpola
 from facerig_jax.geometry.visibility import visible
 from facerig_jax.head import load_head
 from facerig_jax.networks.model import init_params
-from facerig_jax.solve.learned import FirstGuess, begin, run_stage, solve_learned
+from facerig_jax.solve.learned import begin, run_stage, solve_learned
+from facerig_jax.solve.state import FirstGuess
 from facerig_jax.training.loop import make_batch, make_examples
 from facerig_jax.training.objective import make_teacher
 from facerig_jax.training.sources import make_sources

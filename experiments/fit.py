@@ -47,6 +47,7 @@ _SOLVER = flags.DEFINE_string("solver", "classical", f"Solver: {', '.join(SOLVER
 _PRESET = flags.DEFINE_string("preset", "base", f"Sizes of the learned solver's networks: {', '.join(PRESETS)}.")
 _UNTRAINED = flags.DEFINE_bool("allow_untrained", False, "Run --solver=learned on random weights: not a likeness.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "Weights of --solver=learned, written by experiments.train (.npz).")
+_REFINE = flags.DEFINE_integer("refine", 0, "Steps of Adam after the learned ones, same energies.", lower_bound=0)
 _MAX_PHOTOS = flags.DEFINE_integer("max_photos", 8, "Photos or frames to fit, 1 to 8; of more, the best are chosen.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Write into a folder that holds other things than an earlier fit.")
 
@@ -91,6 +92,8 @@ def check_flags() -> None:
         raise cli.UserError("--allow_untrained goes with --solver=learned; the classical solver needs no training.")
     if _WEIGHTS.value and (_SOLVER.value != "learned" or _UNTRAINED.value):
         raise cli.UserError("--weights goes with --solver=learned, without --allow_untrained.")
+    if _REFINE.value and _SOLVER.value != "learned":
+        raise cli.UserError("--refine goes with --solver=learned.")
     if not 1 <= _MAX_PHOTOS.value <= 8:
         raise cli.UserError(f"--max_photos: 1 to 8 are allowed, got {_MAX_PHOTOS.value}.")
     check_folder(_OUT.value, _OVERWRITE.value)
@@ -156,7 +159,8 @@ def fit_settings():
     """Static and traced settings of the chosen solver."""
     config = PRESETS[_PRESET.value] if _SOLVER.value == "learned" else None
     config = trained_weights()[1] if _WEIGHTS.value else config
-    return solver_settings(_SOLVER.value, config, None)
+    config, hyper = solver_settings(_SOLVER.value, config, None)
+    return (dataclasses.replace(config, refine=_REFINE.value) if _REFINE.value else config), hyper
 
 
 @functools.cache
@@ -224,7 +228,7 @@ def make_record(inputs: Inputs, phases) -> dict:
         "device": f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
         "flags": {
             flag.name: flag.value
-            for flag in (_IMAGES, _OUT, _SOLVER, _PRESET, _WEIGHTS, _UNTRAINED, _MAX_PHOTOS, _OVERWRITE)
+            for flag in (_IMAGES, _OUT, _SOLVER, _PRESET, _WEIGHTS, _UNTRAINED, _REFINE, _MAX_PHOTOS, _OVERWRITE)
         },
         "inputs": {
             "kind": inputs.kind,

@@ -18,8 +18,9 @@ from facerig_jax.numerics import HIGHEST, masked_mean
 from facerig_jax.rig.frozen import freeze, neural_mesh
 from facerig_jax.solve import status as codes
 from facerig_jax.solve.classical import Observed, landmark_error, solve_classical
-from facerig_jax.solve.learned import SolverState, solve_learned
+from facerig_jax.solve.learned import solve_learned
 from facerig_jax.solve.observe import N_LANDMARKS, find_landmarks, first_guess, observe, observe_learned, view_status
+from facerig_jax.solve.state import SolverState
 from facerig_jax.solve.unknowns import Unknowns
 from facerig_jax.types import Fit, HeadModel, Rig, Views
 

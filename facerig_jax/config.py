@@ -156,6 +156,7 @@ class LearnedConfig:
     stages, steps: how many, at most 3 stages.
     step_scale:    per stage, exponent range of the step sizes of identity, pose, expression, expression code, albedo.
     step_bias:     per stage, their exponents where the network gives 0.
+    refine:        further steps of Adam on the last stage's energy and codes, 0 = none, as published (solve.refine).
     detach:        no gradient flows between stages nor through the residual statistics.
     checkpoint:    recompute the stages' and steps' insides in reverse mode instead of keeping them.
     unroll:        unroll the loops over stages and steps: twice the compile time, and no faster (BUILD_NOTES).
@@ -182,6 +183,7 @@ class LearnedConfig:
         (0, -2.5, -3.5, -2, -2.5),
         (0, -2.5, -4, -2, -2.5),
     )
+    refine: int = 0
     detach: bool = True
     checkpoint: bool = False
     unroll: bool = False

@@ -357,7 +357,7 @@ class TestGradients:
 
 def measured(problem, state, pose, config, stage: int = 0):
     """The energies of the state's rig at another pose."""
-    posed = place(problem, state.rig, stage, pose, state.expression, config)
+    posed = place(problem, state.rig, stage, pose, state.expression, state.inverse_distance, config)
     features, head = problem.pyramids.energy[stage], problem.head
     return measure(posed, state.light, state.seen, features, problem.observed, head, problem.weights, config)
 
@@ -411,7 +411,9 @@ class TestAblations:
         assert (state.rig.weights.albedo_texels is None) != dynamic
         weights = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), state.rig.weights)
         expression = jnp.asarray(rng.normal(size=state.expression.shape), jnp.float32)
-        albedo = place(problem, state.rig.replace(weights=weights), 2, state.pose, expression, config).albedo
+        albedo = place(
+            problem, state.rig.replace(weights=weights), 2, state.pose, expression, state.inverse_distance, config
+        ).albedo
         assert (albedo[0] != albedo[1]).any() == dynamic
         with pytest.raises(ValueError, match="stages/2/albedo/out"):
             check_params(params, tiny.changed(dynamic_albedo=not dynamic))
@@ -474,3 +476,14 @@ class TestAblations:
         assert trace["stages"]["landmarks"].shape == (3, 2, 20, 2)
         assert trace["steps"]["landmark"][-1, -1] < trace["steps"]["landmark"][0, 0]
         assert is_finite((state, trace))
+
+    def test_refining_lowers_the_energy_that_the_learned_steps_lowered(self, observed, beginning):
+        problem, begun = beginning
+
+        def energy(n_steps):
+            config = dataclasses.replace(LINEAR, stages=1, refine=n_steps)
+            end, _ = solve(observed, config, see_all)
+            there = begun.replace(rig=end.rig, expression=end.expression)
+            return jax.jit(measured, static_argnums=3)(problem, there, end.pose, config).total
+
+        assert energy(20) < 0.95 * energy(0)

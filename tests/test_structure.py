@@ -41,7 +41,7 @@ DOORS = {
     "warp": {"geometry/raster_warp.py"},
     "nvdiffrast": {"geometry/raster_nvdiffrast.py"},
     "torch": {"geometry/raster_nvdiffrast.py"},
-    "optax": {"training/update.py", "evaluate/adam.py"},
+    "optax": {"training/update.py", "evaluate/adam.py", "solve/refine.py"},
     "orbax": {"training/checkpoints.py"},
     "tensorboard": {"training/records.py"},
     "imageio": set(),

@@ -11,7 +11,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from facerig_jax.config import EnergyWeights, LearnedConfig
 from facerig_jax.energies.table import Measured, Observed, Posed, measure, model_landmarks, observed_colours, shading
@@ -22,10 +21,12 @@ from facerig_jax.geometry.rotation import euler_to_matrix
 from facerig_jax.geometry.uv_tables import UVTable
 from facerig_jax.geometry.visibility import visible
 from facerig_jax.head.thin import thin
-from facerig_jax.networks.model import Pyramids, apply, image_features, normalize_images, regress_pose, stage_modules
+from facerig_jax.networks.model import apply, image_features, normalize_images, regress_pose, stage_modules
 from facerig_jax.numerics import masked_mean, srgb_to_linear
 from facerig_jax.rig.decode import DecodedRig, RigCode, decode, displace, first_rig, mode_weights, shade_albedo
 from facerig_jax.rig.space import RigSpace, make_tables, rig_space
+from facerig_jax.solve.refine import refine
+from facerig_jax.solve.state import FirstGuess, Problem, SolverState, StageEnd, Unknowns
 from facerig_jax.types import HeadModel
 
 # Darkest albedo whose shading, colour / albedo, says something about the light.
@@ -34,81 +35,6 @@ MIN_ALBEDO = 1e-6
 MIN_COLOUR = 0.02
 # Which vertices of the views (V, P, 3) px a camera sees: (vertices_img, faces, size) -> (V, P) bool.
 Visibility = Callable[[jax.Array, jax.Array, int], jax.Array]
-
-
-@struct.dataclass
-class FirstGuess:
-    """What the first stage starts from; what is None is the mean head's, at rest.
-
-    pose:       (V, 6) normalised.
-    inverse_distance: (V,) 1 / head units.
-    identity:   (I',) coefficients.
-    albedo:     (A,) coefficients.
-    expression: (V, E) weights of the named blendshapes.
-    """
-
-    pose: jax.Array
-    inverse_distance: jax.Array | None = None
-    identity: jax.Array | None = None
-    albedo: jax.Array | None = None
-    expression: jax.Array | None = None
-
-
-@struct.dataclass
-class Problem:
-    """What stays the same during a fit; `head` is what the solver works on, `whole` what the rig is decoded for."""
-
-    params: dict
-    head: HeadModel
-    whole: HeadModel
-    tables: dict[int, UVTable]
-    pyramids: Pyramids
-    observed: Observed
-    weights: EnergyWeights
-
-
-@struct.dataclass
-class Unknowns:
-    """What one stage's steps change: code; pose (V, 6), normalised; expression (V, K)."""
-
-    code: RigCode
-    pose: jax.Array
-    expression: jax.Array
-
-
-@struct.dataclass
-class SolverState:
-    """What a stage hands to the next.
-
-    rig:       the rig decoded so far, on the head that the solver works on.
-    whole:     the same for all vertices of the head.
-    pose:      (V, 6) normalised.
-    expression: (V, K).
-    inverse_distance: (V,) 1 / head units; never changed.
-    light:     (V, 9, 3).
-    projected: (V, P, 3) the rig in every view, projected frame, px.
-    seen:      (V, P) its visible vertices.
-    """
-
-    rig: DecodedRig
-    whole: DecodedRig
-    pose: jax.Array
-    expression: jax.Array
-    inverse_distance: jax.Array
-    light: jax.Array
-    projected: jax.Array
-    seen: jax.Array
-
-
-@struct.dataclass
-class StageEnd:
-    """Where a stage's steps end: the rig, the same for all vertices, the rig in every view, pose and expression."""
-
-    rig: DecodedRig
-    whole: DecodedRig
-    posed: Posed
-    pose: jax.Array
-    expression: jax.Array
 
 
 def solve_learned(
@@ -220,6 +146,10 @@ def optimise(
     x = Unknowns(zero_code(config, state.pose.dtype), state.pose, state.expression)
     with jax.named_scope(f"stage{stage}_steps"):
         x, steps = jax.lax.scan(step, x, None, length=config.steps, unroll=config.unroll)
+    if config.refine and stage == config.stages - 1:
+        with jax.named_scope("refine"):
+            energy = stage_energy(problem, stage, space, state, config, see)
+            x = refine(lambda x: energy(x)[0], x, config.refine, problem.observed.view_mask)
     with jax.named_scope(f"stage{stage}_end"):
         rig = decode(params, stage, space, x.code, state.rig, head, config)
         whole = decode(params, stage, space, x.code, state.whole, problem.whole, config)
@@ -302,6 +232,24 @@ def place(
     )
 
 
+def stage_energy(
+    problem: Problem, stage: int, space: RigSpace, state: SolverState, config: LearnedConfig, see: Visibility
+) -> Callable[[Unknowns], tuple[jax.Array, tuple]]:
+    """What a stage's steps lower: Unknowns -> (total, (Measured, 'projected' vertices, which are 'seen'))."""
+    head, observed, params = problem.head, problem.observed, problem.params["stages"][stage]
+    size, features = observed.photo.shape[1], problem.pyramids.energy[stage]
+
+    def energy(x: Unknowns):
+        rig = decode(params, stage, space, x.code, state.rig, head, config)
+        posed = place(problem, rig, stage, x.pose, x.expression, state.inverse_distance, config)
+        fresh = config.visibility == "step"
+        seen = see(_image(posed, problem), head.faces, size) if fresh else state.seen
+        measured = measure(posed, state.light, seen, features, observed, head, problem.weights, config)
+        return measured.total, (measured, posed.projected, seen)
+
+    return energy
+
+
 def take_step(
     problem: Problem,
     stage: int,
@@ -319,26 +267,15 @@ def take_step(
         'gradient', 'projected' vertices and which are 'seen'; 'exponent' (5,) in (-1, 1) and 'size' (5,) of the steps
         of identity, pose, expression, expression code, albedo; 'x' after the step.
     """
-    head, observed = problem.head, problem.observed
-    params = problem.params["stages"][stage]
-
-    def energy(x: Unknowns):
-        rig = decode(params, stage, space, x.code, state.rig, head, config)
-        posed = place(problem, rig, stage, x.pose, x.expression, state.inverse_distance, config)
-        fresh = config.visibility == "step"
-        seen = see(_image(posed, problem), head.faces, observed.photo.shape[1]) if fresh else state.seen
-        features = problem.pyramids.energy[stage]
-        measured = measure(posed, state.light, seen, features, observed, head, problem.weights, config)
-        return measured.total, (measured, posed.projected, seen)
-
+    energy = stage_energy(problem, stage, space, state, config, see)
     (total, (measured, projected, seen)), gradient = jax.value_and_grad(energy, has_aux=True)(x)
-    exponent = step_exponents(params, stage, measured, observed.view_mask, config)
+    exponent = step_exponents(problem.params["stages"][stage], stage, measured, problem.observed.view_mask, config)
     scale, bias = (jnp.array(x[stage], exponent.dtype) for x in (config.step_scale, config.step_bias))
     size = 10.0 ** (scale * exponent + bias)
     if config.update == "regression":
         x = regress(problem, stage, state, config)
     else:
-        x = descend(x, gradient, size, jnp.sum(observed.view_mask))
+        x = descend(x, gradient, size, jnp.sum(problem.observed.view_mask))
     measures = {"total": total, **measured.terms, "residual": measured.residual, "projected": projected, "seen": seen}
     return x, {**measures, "gradient": gradient, "exponent": exponent, "size": size, "x": x}
 

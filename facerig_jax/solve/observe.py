@@ -15,8 +15,8 @@ from facerig_jax.geometry.crop import crop_around, crop_image, inside_photo, to_
 from facerig_jax.numerics import linear_to_srgb, srgb_to_linear
 from facerig_jax.solve import status as codes
 from facerig_jax.solve.classical import Observed, landmark_pose, solve_classical
-from facerig_jax.solve.learned import FirstGuess
 from facerig_jax.solve.points import dense_landmark_model, landmark68_model
+from facerig_jax.solve.state import FirstGuess
 from facerig_jax.types import Detection, HeadModel
 
 # Points that the detector reports.

@@ -20,8 +20,9 @@ from facerig_jax.networks.model import normalize_images, regress_pose
 from facerig_jax.numerics import masked_mean, srgb_to_linear
 from facerig_jax.rig.space import make_tables
 from facerig_jax.solve.classical import landmark_pose
-from facerig_jax.solve.learned import FirstGuess, solve_learned
+from facerig_jax.solve.learned import solve_learned
 from facerig_jax.solve.observe import find_landmarks, first_guess, observe, observe_learned
+from facerig_jax.solve.state import FirstGuess
 from facerig_jax.training import losses
 from facerig_jax.training.config import TASKS, LossWeights, TrainConfig
 from facerig_jax.types import HeadModel
