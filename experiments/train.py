@@ -20,6 +20,7 @@ from absl import flags
 
 from experiments import cli
 from experiments.curves import draw_curves
+from facerig_jax.platform import prefer_fast_gradients
 from facerig_jax.settings import with_overrides
 from facerig_jax.training.config import TrainConfig
 from facerig_jax.training.loop import Stopped, is_done, make_examples, train
@@ -37,6 +38,7 @@ _PROCESSES = flags.DEFINE_bool("processes", False, "Several processes: jax.distr
 
 def main() -> None:
     """Settings, sources, training."""
+    prefer_fast_gradients()
     if _PROCESSES.value:
         jax.distributed.initialize()
     config, folder = settings(_CONFIG.value, _WORKDIR.value, _SET.value, _SWEEP.value)

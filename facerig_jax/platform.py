@@ -2,10 +2,15 @@
 
 import os
 
+import jaxlib
+
 # jaxlib 0.10.2 on CPU loses a wake-up in programs with several while loops: the second or third call of a compiled fit
 # never returned (all threads idle), in every one of 10 trials. Without the concurrency-optimized scheduler 80 calls
 # returned (BUILD_NOTES, 2026-11-22).
 _SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"
+# jaxlib 0.10.2 on CPU hands small reductions, of which the gradient of a fit has many, to a library that starts threads
+# for each: without it a training update takes 0.75 of the time, a fit 0.94, but compiling 1.1 (BUILD_NOTES, 2026-11-22).
+_REDUCTIONS = "xla_cpu_experimental_ynn_fusion_type"
 
 
 def avoid_cpu_deadlock() -> None:
@@ -16,3 +21,10 @@ def avoid_cpu_deadlock() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if _SCHEDULER not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --{_SCHEDULER}=false".strip()
+
+
+def prefer_fast_gradients() -> None:
+    """Lets XLA itself reduce on the CPU, with the versions of jaxlib that are known to have that flag."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _REDUCTIONS not in flags and jaxlib.__version__.startswith("0.10."):
+        os.environ["XLA_FLAGS"] = f"{flags} --{_REDUCTIONS}=".strip()

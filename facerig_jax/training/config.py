@@ -56,6 +56,7 @@ class DataConfig:
     seed:    of the synthetic subjects, under HELD_OUT_SEED; of the order of a folder's.
     subject: of the synthetic subjects.
     count:   how many different synthetic subjects there are; 0 = ever new ones.
+    first:   number of the first of ever new ones, for a run that goes on from another's weights.
     reuse:   how often each of ever new ones is seen, where drawing one takes longer than learning from it.
     cache:   folder that keeps the subjects as they are prepared, for later epochs and runs; '' = none.
     min_views: fewest photos of a synthetic subject that count, the others being masked: from this to all, few more
@@ -67,6 +68,7 @@ class DataConfig:
     seed: int = 0
     subject: SubjectConfig = SubjectConfig()
     count: int = 0
+    first: int = 0
     reuse: int = 1
     cache: str = ""
     min_views: int = 0

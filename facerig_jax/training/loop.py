@@ -222,7 +222,7 @@ def batch_numbers(length: int, batch: int, data: DataConfig, step: int) -> np.nd
     places = np.arange(step * batch, (step + 1) * batch)
     rounds = places // block
     orders = {r: np.random.default_rng((data.seed, r)).permutation(block) for r in np.unique(rounds).tolist()}
-    first = rounds // times * block if endless else np.zeros_like(rounds)
+    first = data.first + rounds // times * block if endless else np.zeros_like(rounds)
     return first + [orders[r][place % block] for r, place in zip(rounds.tolist(), places.tolist(), strict=True)]
 
 
