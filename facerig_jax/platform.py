@@ -8,8 +8,8 @@ import jaxlib
 # never returned (all threads idle), in every one of 10 trials. Without the concurrency-optimized scheduler 80 calls
 # returned (BUILD_NOTES, 2026-11-22).
 _SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"
-# jaxlib 0.10.2 on CPU hands small reductions, of which the gradient of a fit has many, to a library that starts threads
-# for each: without it a training update takes 0.75 of the time, a fit 0.94, but compiling 1.1 (BUILD_NOTES, 2026-11-22).
+# jaxlib 0.10.2 on CPU hands small reductions, of which the gradient of a fit has many, to a library: without it a
+# training update takes 0.75 of the time, a fit 0.94, but compiling 1.1 (BUILD_NOTES, 2026-11-22).
 _REDUCTIONS = "xla_cpu_experimental_ynn_fusion_type"
 
 

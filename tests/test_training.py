@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import tiny
 
+from experiments import cli
+from experiments.train import prepare
 from facerig_jax.networks.weights import read_weights, write_weights
 from facerig_jax.training.checkpoints import Checkpoints, digest
 from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
@@ -25,7 +27,7 @@ from facerig_jax.training.examples import view_mask
 from facerig_jax.training.loop import Stopped, batch_numbers, is_done, make_batch, make_examples, train
 from facerig_jax.training.objective import make_teacher
 from facerig_jax.training.records import METRICS, open_workdir, read_metrics
-from facerig_jax.training.sources import make_sources
+from facerig_jax.training.sources import FirstOf, make_sources
 from facerig_jax.training.update import init_state, make_mesh, make_update, to_tree, to_vector
 
 # Of a damaged checkpoint Orbax reads the other arrays on while its event loop closes; tensorstore then reports, or not,
@@ -232,6 +234,20 @@ def test_prepared_subjects_come_back_from_their_folder_as_they_were_made(tmp_pat
         make_examples(other, teacher, tiny.TinySubjects(), None)
 
 
+def test_a_cache_is_filled_in_parts_side_by_side(tmp_path):
+    config = dataclasses.replace(POSE, data=DataConfig(cache=str(tmp_path), count=5))
+    few = FirstOf(tiny.TinySubjects(), 5)
+    prepare(config, tiny.tiny_head(), few, None, "1/2")
+    assert sorted(path.stem for path in tmp_path.rglob("*.npz")) == ["00000001", "00000003"]
+    prepare(config, tiny.tiny_head(), few, None, "0/2")
+    assert len(list(tmp_path.rglob("*.npz"))) == 5
+    for part in ("2/2", "all"):
+        with pytest.raises(cli.UserError, match="expected I/N"):
+            prepare(config, tiny.tiny_head(), few, None, part)
+    with pytest.raises(cli.UserError, match=r"needs data\.cache"):
+        prepare(POSE, tiny.tiny_head(), few, None, "0/1")
+
+
 def test_fewer_photos_count_where_asked_always_the_same():
     data = DataConfig(min_views=1)
     masks = np.array([view_mask(4, data, index) for index in range(200)])
@@ -287,6 +303,7 @@ def test_every_subject_of_an_endless_source_is_seen_as_often_as_asked(reuse):
     np.testing.assert_array_equal(numbers, np.arange(128))
     assert set(counts) == {reuse}
     assert set(seen[: 64 * reuse]) == set(range(64))
+    np.testing.assert_array_equal(batch_numbers(2**31 - 1, 8, DataConfig(first=100, reuse=reuse), 0), seen[:8] + 100)
 
 
 def test_weights_survive_a_file_and_others_are_refused(tmp_path):

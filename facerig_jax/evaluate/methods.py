@@ -56,7 +56,8 @@ class Method:
 class Settings:
     """How the baselines run.
 
-    config:     of the learned solver whose energies and unknowns the descent baselines share.
+    config:     of the learned solver whose energies and unknowns the descent baselines share; those on its trained
+                features also share its start.
     params:     its networks' trained parameters, or None: the baselines then do without what only training gives, the
                 feature energy and the pose regressor.
     classical:  of the classical solver.
@@ -86,7 +87,7 @@ def baselines(head: HeadModel, tuned: dict[str, dict], settings: Settings) -> li
     def classical(name, config):
         return functools.partial(run_classical, head, Hyper(**tuned[name]), config)
 
-    simple = without_training(settings.config)
+    simple = dataclasses.replace(without_training(settings.config), start=None)
     methods = [
         Method("mean face", mean_face, timed=False),
         Method("pose only", functools.partial(run_pose, head, simple)),
