@@ -19,7 +19,7 @@ from facerig_jax.rig.frozen import freeze, neural_mesh
 from facerig_jax.solve import status as codes
 from facerig_jax.solve.classical import Observed, landmark_error, solve_classical
 from facerig_jax.solve.learned import solve_learned
-from facerig_jax.solve.observe import N_LANDMARKS, find_landmarks, first_guess, observe, observe_learned, view_status
+from facerig_jax.solve.observe import N_LANDMARKS, find_landmarks, look, observe, view_status
 from facerig_jax.solve.state import SolverState
 from facerig_jax.solve.unknowns import Unknowns
 from facerig_jax.types import Fit, HeadModel, Rig, Views
@@ -137,25 +137,24 @@ def _fit(images, params, head, landmarks, weight, mask, size, hyper, config) -> 
     images = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
     with jax.named_scope("detect"):
         found, points = find_landmarks(params, images, landmarks)
-    learned = isinstance(config, LearnedConfig)
-    crop_size = config.networks.image_size if learned else config.crop_size
     with jax.named_scope("crop"):
         status = view_status(found, points, mask, size)
         usable = status == codes.OK
-        observed, crop = observe(images, points, weight, usable, size, head, crop_size, config.crop_margin)
-    if learned:
-        return _solve_learned(params["learned"], head, observed, hyper, config, crop, points, status)
+    if isinstance(config, LearnedConfig):
+        with jax.named_scope("start"):
+            evidence, first, crop = look(images, points, weight, usable, size, head, config)
+        return _solve_learned(params["learned"], head, evidence, first, hyper, config, crop, points, status)
+    with jax.named_scope("crop"):
+        observed, crop = observe(images, points, weight, usable, size, head, config.crop_size, config.crop_margin)
     with jax.named_scope("solve"):
         x, trace = solve_classical(head, observed, hyper, config)
     with jax.named_scope("report"):
         return package(head, observed, x, config, trace, crop, points, status)
 
 
-def _solve_learned(params, head, observed: Observed, weights, config: LearnedConfig, crop, points, status) -> Fit:
+def _solve_learned(params, head, evidence, first, weights, config: LearnedConfig, crop, points, status) -> Fit:
     check_params(params, config)
     with jax.named_scope("solve"):
-        first = first_guess(observed, head, config)
-        evidence = observe_learned(observed, head, config)
         state, trace = solve_learned(params, head, evidence, weights, config, first=first)
     with jax.named_scope("report"):
         distance = jnp.linalg.norm(trace["stages"]["landmarks"][-1] - evidence.landmarks, axis=-1)

@@ -140,8 +140,8 @@ class LearnedConfig:
 
     networks:      sizes of the networks.
     crop_margin:   side of the crop over the larger side of the landmarks' box.
-    start:         the classical solver's settings, on the same crops, whose fit the first stage starts from; None = the
-                   mean head, as published. It needs named codes.
+    start:         settings of the classical solver whose fit the first stage starts from; its crop_size may differ, its
+                   margin not; None = the mean head, as published. It needs named codes.
     landmarks:     'dense' or '68'; a head without dense points is always fitted with '68'.
     linear_colour: True: albedo and light in linear RGB; False: in the photos' own values, as published.
     inverse_distance: 1 / mm, the same for all views; 0 = orthographic, as published.

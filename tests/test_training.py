@@ -20,6 +20,7 @@ import tiny
 
 from experiments import cli
 from experiments.train import prepare
+from facerig_jax.data.synthetic_config import SubjectConfig
 from facerig_jax.networks.weights import read_weights, write_weights
 from facerig_jax.training.checkpoints import Checkpoints, digest
 from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
@@ -246,6 +247,17 @@ def test_a_cache_is_filled_in_parts_side_by_side(tmp_path):
             prepare(config, tiny.tiny_head(), few, None, part)
     with pytest.raises(cli.UserError, match=r"needs data\.cache"):
         prepare(POSE, tiny.tiny_head(), few, None, "0/1")
+
+
+def test_kinds_of_subjects_take_turns():
+    small, large = SubjectConfig(n_views=1, size=32), SubjectConfig(n_views=1, size=64)
+    config = dataclasses.replace(POSE, data=DataConfig(subject=small, others=(large,), count=3), validation=2)
+    training, validation = make_sources(config, tiny.tiny_head())
+    assert [training(i).images.shape[1] for i in range(3)] == [32, 64, 32]
+    assert (len(training), len(validation)) == (3, 2)
+    unequal = dataclasses.replace(config.data, others=(SubjectConfig(n_views=2),))
+    with pytest.raises(ValueError, match="need as many photos"):
+        make_sources(dataclasses.replace(config, data=unequal), tiny.tiny_head())
 
 
 def test_fewer_photos_count_where_asked_always_the_same():

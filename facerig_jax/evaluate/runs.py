@@ -16,9 +16,9 @@ from facerig_jax.geometry.camera import normalized_to_pose
 from facerig_jax.geometry.visibility import visible
 from facerig_jax.numerics import HIGHEST, srgb_to_linear
 from facerig_jax.rig.decode import decode, working_albedo
+from facerig_jax.solve import observe
 from facerig_jax.solve import status as codes
 from facerig_jax.solve.learned import begin, finish_stage, optimise, solve_learned, stage_space
-from facerig_jax.solve.observe import first_guess, observe, observe_learned, view_status
 from facerig_jax.types import HeadModel
 
 
@@ -93,11 +93,9 @@ def look(photos: Photos, head: HeadModel, config: LearnedConfig):
     """What the learned solver looks at and starts from: evidence, FirstGuess (None: its regressor's), crops (V,)."""
     images = photos.images.astype(jnp.float32) / (255 if photos.images.dtype == jnp.uint8 else 1)
     found = jnp.ones(images.shape[0], bool)
-    usable = view_status(found, photos.landmarks, photos.view_mask, photos.image_size) == codes.OK
+    usable = observe.view_status(found, photos.landmarks, photos.view_mask, photos.image_size) == codes.OK
     weight = jnp.ones(photos.landmarks.shape[:2])
-    size, margin = config.networks.image_size, config.crop_margin
-    observed, crop = observe(images, photos.landmarks, weight, usable, photos.image_size, head, size, margin)
-    return observe_learned(observed, head, config), first_guess(observed, head, config), crop
+    return observe.look(images, photos.landmarks, weight, usable, photos.image_size, head, config)
 
 
 def without_training(config: LearnedConfig) -> LearnedConfig:

@@ -215,6 +215,8 @@ def check_sizes(config: LearnedConfig) -> None:
         raise ValueError(f"stages, steps: 1 to 3 and at least 1 are allowed, got {config.stages} and {config.steps}.")
     if config.start is not None and not sizes.named_codes:
         raise ValueError("start: the classical solver's fit can be taken over with networks.named_codes alone.")
+    if config.start is not None and config.start.crop_margin != config.crop_margin:
+        raise ValueError(f"start.crop_margin: the same as crop_margin ({config.crop_margin}) is needed.")
     if sizes.named_codes and sizes.codes != sizes.modes:
         raise ValueError(f"networks.codes: named codes are one per mode ({sizes.modes}), got {sizes.codes}.")
     if any(size % 4 for size in (*sizes.uv_sizes, *sizes.albedo_uv_sizes)):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from facerig_jax.config import Hyper, LearnedConfig
+from facerig_jax.config import FitConfig, Hyper, LearnedConfig
 from facerig_jax.detect import detect
 from facerig_jax.detect.landmarks import LANDMARKS68
 from facerig_jax.energies import table
@@ -17,7 +17,7 @@ from facerig_jax.solve import status as codes
 from facerig_jax.solve.classical import Observed, landmark_pose, solve_classical
 from facerig_jax.solve.points import dense_landmark_model, landmark68_model
 from facerig_jax.solve.state import FirstGuess
-from facerig_jax.types import Detection, HeadModel
+from facerig_jax.types import Crop, Detection, HeadModel
 
 # Points that the detector reports.
 N_LANDMARKS = 468
@@ -71,21 +71,45 @@ def observe_learned(observed: Observed, head: HeadModel, config: LearnedConfig) 
     )
 
 
-def first_guess(observed: Observed, head: HeadModel, config: LearnedConfig) -> FirstGuess | None:
-    """What the learned solver starts from: None leaves it to the pose regressor.
+def look(
+    images, points, weight, usable, size, head: HeadModel, config: LearnedConfig
+) -> tuple[table.Observed, FirstGuess | None, Crop]:
+    """What the learned solver looks at and starts from.
 
-    The classical solver's fit where `config.start` says so, else the mean head, posed by its landmarks.
+    Args:
+      images, points, weight, usable, size, head: as `observe` takes them.
+      config: static settings.
+
+    Returns:
+      evidence: its crops and landmarks.
+      first: its start; None leaves that to the pose regressor.
+      crop: (V,) photo px to crop px.
     """
-    size = config.networks.image_size
-    if config.start is not None:
-        x, _ = solve_classical(head, observed, Hyper(), config.start)
-        pose = pose_to_normalized(x.pose, head.unit_mm, size)
-        return FirstGuess(pose, x.inverse_distance, x.identity, x.albedo, x.expression)
-    if config.networks.pose_blocks:
-        return None
+    side, margin, start = config.networks.image_size, config.crop_margin, config.start
+    observed, crop = observe(images, points, weight, usable, size, head, side, margin)
+    if start is not None:
+        seen = observed
+        if start.crop_size != side:
+            seen, _ = observe(images, points, weight, usable, size, head, start.crop_size, margin)
+        first = classical_guess(seen, head, start)
+    else:
+        first = None if config.networks.pose_blocks else mean_guess(observed, head, config)
+    return observe_learned(observed, head, config), first, crop
+
+
+def classical_guess(observed: Observed, head: HeadModel, config: FitConfig) -> FirstGuess:
+    """The classical solver's fit. A normalised pose is the same for crops of any size around the same square."""
+    x, _ = solve_classical(head, observed, Hyper(), config)
+    pose = pose_to_normalized(x.pose, head.unit_mm, config.crop_size)
+    return FirstGuess(pose, x.inverse_distance, x.identity, x.albedo, x.expression)
+
+
+def mean_guess(observed: Observed, head: HeadModel, config: LearnedConfig) -> FirstGuess:
+    """The mean head, posed by its landmarks."""
     dense = table.uses_dense(head, config)
     model = dense_landmark_model(head) if dense else landmark68_model(head)
     chosen = slice(None) if dense else np.array(LANDMARKS68)
     weight = observed.weight[:, chosen] * table.landmark_weights(head, config)[None]
-    pose = landmark_pose(model.mean, observed.landmarks[:, chosen], weight, observed.image.shape[1])
+    size = observed.image.shape[1]
+    pose = landmark_pose(model.mean, observed.landmarks[:, chosen], weight, size)
     return FirstGuess(pose_to_normalized(pose, head.unit_mm, size))

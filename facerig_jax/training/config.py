@@ -55,6 +55,7 @@ class DataConfig:
     source:  'synthetic', or a folder of subject folders (data.folders).
     seed:    of the synthetic subjects, under HELD_OUT_SEED; of the order of a folder's.
     subject: of the synthetic subjects.
+    others:  further kinds of them, which take turns with `subject`; with as many photos.
     count:   how many different synthetic subjects there are; 0 = ever new ones.
     first:   number of the first of ever new ones, for a run that goes on from another's weights.
     reuse:   how often each of ever new ones is seen, where drawing one takes longer than learning from it.
@@ -67,6 +68,7 @@ class DataConfig:
     source: str = "synthetic"
     seed: int = 0
     subject: SubjectConfig = SubjectConfig()
+    others: tuple[SubjectConfig, ...] = ()
     count: int = 0
     first: int = 0
     reuse: int = 1

@@ -111,7 +111,7 @@ def example_settings(source: Source, teacher: Teacher, config: TrainConfig) -> d
 
 
 # The fields of DataConfig that say what a subject looks like.
-EXAMPLE_DATA = ("source", "seed", "subject", "min_views", "views", "size")
+EXAMPLE_DATA = ("source", "seed", "subject", "others", "min_views", "views", "size")
 
 
 def _check_folder(folder: Path, settings: dict) -> None:

@@ -21,7 +21,7 @@ from facerig_jax.numerics import masked_mean, srgb_to_linear
 from facerig_jax.rig.space import make_tables
 from facerig_jax.solve.classical import landmark_pose
 from facerig_jax.solve.learned import solve_learned
-from facerig_jax.solve.observe import find_landmarks, first_guess, observe, observe_learned
+from facerig_jax.solve.observe import find_landmarks, look
 from facerig_jax.solve.state import FirstGuess
 from facerig_jax.training import losses
 from facerig_jax.training.config import TASKS, LossWeights, TrainConfig
@@ -113,24 +113,15 @@ def make_example(subject: Subject, teacher: Teacher, model: LearnedConfig) -> Ex
     mask = jnp.ones(n_views) if subject.view_mask is None else subject.view_mask
     size = jnp.broadcast_to(jnp.array(images.shape[1:3]), (n_views, 2))
     size = size if subject.image_size is None else subject.image_size
-    observed, crop = observe(
-        images,
-        points,
-        jnp.ones(points.shape[:2]),
-        found & (mask > 0),
-        size,
-        head,
-        model.networks.image_size,
-        model.crop_margin,
-    )
-    seen = observe_learned(observed, head, model)
+    weight = jnp.ones(points.shape[:2])
+    seen, first, crop = look(images, points, weight, found & (mask > 0), size, head, model)
     return Example(
         photo=jnp.round(255 * seen.photo).astype(jnp.uint8),
-        inside=observed.inside > 0.5,
+        inside=seen.colour[..., 3] > 0.5,
         landmarks=seen.landmarks,
         weight=seen.weight,
         view_mask=seen.view_mask,
-        first=first_guess(observed, head, model),
+        first=first,
         target=target_of(subject, teacher, crop, seen.photo.shape[1]),
     )
 

@@ -38,6 +38,25 @@ class FirstOf:
         return self.source(index)
 
 
+@dataclasses.dataclass(frozen=True)
+class InTurn:
+    """Several endless sources, one subject from each in turn."""
+
+    sources: tuple[Source, ...]
+
+    @property
+    def name(self) -> str:
+        """For messages and records."""
+        return self.sources[0].name
+
+    def __len__(self) -> int:
+        return len(self.sources[0])
+
+    def __call__(self, index: int) -> Subject:
+        """See data.subjects.Source."""
+        return self.sources[index % len(self.sources)](index)
+
+
 def make_sources(config: TrainConfig, head: HeadModel) -> tuple[Source, Source | None]:
     """The subjects to train on and to measure on; None where config.validation is 0.
 
@@ -47,9 +66,12 @@ def make_sources(config: TrainConfig, head: HeadModel) -> tuple[Source, Source |
     data, count = config.data, config.validation
     if data.source == "synthetic":
         head = jax.tree.map(jnp.asarray, head)  # once, not at every subject
-        source = SyntheticSource(head, training_seed(data.seed), data.subject)
-        source = FirstOf(source, data.count) if data.count else source
-        return source, FirstOf(SyntheticSource(head, VALIDATION_SEED, data.subject), count) if count else None
+        kinds = (data.subject, *data.others)
+        if len({kind.n_views for kind in kinds}) > 1:
+            raise ValueError("data.others: all kinds of subjects need as many photos (n_views) as data.subject.")
+        seeds = (training_seed(data.seed), VALIDATION_SEED)
+        source, measured = (InTurn(tuple(SyntheticSource(head, seed, kind) for kind in kinds)) for seed in seeds)
+        return FirstOf(source, data.count) if data.count else source, FirstOf(measured, count) if count else None
     files = SourceConfig(n_views=data.views, size=data.size, seed=data.seed)
     source = folder_source(data.source, head, files, load_detector())
     people = source.entries
