@@ -78,7 +78,7 @@ def _fixed(photos: Photos, params, head: HeadModel, bias, weights, config: Learn
     code = trace["steps"]["x"].code  # (stages, steps, ...), each stage's from zero
     earlier = jnp.cumsum(code.identity[:, -1], 0) - code.identity[:, -1]
     path = (code.identity + earlier[:, None]).reshape(-1, code.identity.shape[-1])[:, : head.identity_basis.shape[0]]
-    path = path + (state.rig.identity - path[-1])  # on top of the first guess
+    path = path + (state.rig.identity - path[-1])[None]  # on top of the first guess
     tone = state.rig.tone.at[: code.albedo.shape[-1]].add(code.albedo[-1, -1, : head.albedo_basis.shape[0]])
     result = linear_estimate(head, path[-1], tone, state.pose, state.expression, state.inverse_distance, crop, config)
     return result.replace(steps=head.unit_mm * neutral_of(head, path))
