@@ -271,10 +271,9 @@ def nothing_detached(monkeypatch):
 
 
 class TestGradients:
+    @pytest.mark.slow
     @pytest.mark.usefixtures("nothing_detached")
-    @pytest.mark.parametrize(
-        "stage", [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.slow), 2]
-    )
+    @pytest.mark.parametrize("stage", [0, 1, 2])
     def test_a_stage_agrees_with_finite_differences(self, stage, observed, rng):
         config = tiny.changed(detach=False, geometry_from_colour=True, steps=2)
         with jax.enable_x64(True):

@@ -28,7 +28,7 @@ from facerig_jax.training.examples import view_mask
 from facerig_jax.training.loop import Stopped, batch_numbers, is_done, make_batch, make_examples, train
 from facerig_jax.training.objective import make_teacher
 from facerig_jax.training.records import METRICS, open_workdir, read_metrics
-from facerig_jax.training.sources import FirstOf, make_sources
+from facerig_jax.training.sources import FirstOf, InTurn, make_sources
 from facerig_jax.training.update import init_state, make_mesh, make_update, to_tree, to_vector
 
 # Of a damaged checkpoint Orbax reads the other arrays on while its event loop closes; tensorstore then reports, or not,
@@ -250,14 +250,14 @@ def test_a_cache_is_filled_in_parts_side_by_side(tmp_path):
 
 
 def test_kinds_of_subjects_take_turns():
-    small, large = SubjectConfig(n_views=1, size=32), SubjectConfig(n_views=1, size=64)
-    config = dataclasses.replace(POSE, data=DataConfig(subject=small, others=(large,), count=3), validation=2)
-    training, validation = make_sources(config, tiny.tiny_head())
-    assert [training(i).images.shape[1] for i in range(3)] == [32, 64, 32]
-    assert (len(training), len(validation)) == (3, 2)
-    unequal = dataclasses.replace(config.data, others=(SubjectConfig(n_views=2),))
+    both = InTurn((lambda index: ("a", index), lambda index: ("b", index)))
+    assert [both(index) for index in range(3)] == [("a", 0), ("b", 1), ("a", 2)]
+    one, two = SubjectConfig(n_views=1), SubjectConfig(n_views=2)
+    config = dataclasses.replace(POSE, data=DataConfig(subject=one, others=(one,), count=3), validation=2)
+    assert [len(source) for source in make_sources(config, tiny.tiny_head())] == [3, 2]
+    unequal = dataclasses.replace(config, data=DataConfig(subject=one, others=(two,)))
     with pytest.raises(ValueError, match="need as many photos"):
-        make_sources(dataclasses.replace(config, data=unequal), tiny.tiny_head())
+        make_sources(unequal, tiny.tiny_head())
 
 
 def test_fewer_photos_count_where_asked_always_the_same():
