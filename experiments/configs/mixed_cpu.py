@@ -1,9 +1,9 @@
 """As warm_cpu, from the whole classical fit, on two kinds of subjects.
 
-    python -m experiments.train --config=experiments/configs/mixed_cpu.py --workdir=out/mixed_cpu --set data.cache=out/kept2
+    python -m experiments.train --config=experiments/configs/mixed_cpu.py --workdir=out/mixed --set data.cache=out/kept2
 
-Has not been run. Why: warm_cpu's weights, which never saw it, keep 0.90 of the classical error on TRAIN when they start from the
-whole classical fit instead of the cheap one that they were trained with, but 1.01 on HARD (12 validation subjects each).
+Has not been run. Why: warm_cpu's weights, started from the whole classical fit instead of the cheap one that they were
+trained with, give 0.90 of the classical error on TRAIN, but 1.01 on HARD (12 validation subjects each).
 """
 
 import dataclasses
