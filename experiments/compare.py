@@ -49,7 +49,6 @@ def compare(options) -> None:
     if not options.out:
         raise cli.UserError("--what=methods needs --out=DIR for its tables and plots.")
     params, head = load()
-    head = jax.tree.map(jnp.asarray, head)
     given = [read_method(path) for path in options.weights]
     if len({name for name, *_ in given}) < len(given):
         raise cli.UserError("--weights: the files need different names, their rows are called after them.")
@@ -231,7 +230,6 @@ def tune(options) -> None:
     """Searches one baseline's numbers on the validation split and prints them as an entry of `tuned.TUNED`."""
     name = check_choice("--method", options.method, tuned.TUNED)
     params, head = load()
-    head = jax.tree.map(jnp.asarray, head)
     samples = list(synthetic_samples(head, params["detector"], options, options.views, VALIDATION_SEED))
     config, weights = learned_solver([read_method(path) for path in options.weights])
     if name.endswith("_features") and weights is None:

@@ -116,7 +116,6 @@ def draw(head, detector, index, config: SubjectConfig) -> tuple[Subject, jax.Arr
 def synthetic():
     """True vertex error of the neutral face beside the mean face's; the second kind leaves the model's assumptions."""
     params, head = load()
-    head = jax.tree.map(jnp.asarray, head)
     plain_head = head.replace(dense_calibration=None)  # for exact landmarks: nothing to allow for
     mask = jnp.asarray(head.face_mask)
     for kind, config in (
@@ -230,7 +229,6 @@ def landmark_error(head, fit, view: int, index) -> float:
 def camera():
     """Neutral-face error with the inverse distance free and held at 0 (orthographic), against the true distance."""
     params, head = load()
-    head = jax.tree.map(jnp.asarray, head)
     mask = jnp.asarray(head.face_mask)
     orthographic = facerig_jax.Hyper(inverse_distance_mean=0.0, inverse_distance=1e-7)
     for distance in (300.0, 400.0, 600.0, 1000.0, 2000.0, 3000.0):

@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
@@ -103,9 +102,9 @@ def load_parameters():
     """params and head on the device; refuses to go on where the learned solver has no trained weights."""
     if _WEIGHTS.value:
         params, head = load()
-        return jax.tree.map(jnp.asarray, ({**params, "learned": trained_weights()[0]}, head))
+        return {**params, "learned": trained_weights()[0]}, head
     preset = _PRESET.value if _SOLVER.value == "learned" else None
-    return jax.tree.map(jnp.asarray, load(preset, allow_untrained=_UNTRAINED.value))
+    return load(preset, allow_untrained=_UNTRAINED.value)
 
 
 def read_inputs(spec: str) -> tuple[Inputs, tuple[Photo, ...], tuple[str, ...]]:

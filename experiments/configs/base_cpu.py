@@ -14,7 +14,7 @@ import dataclasses
 
 from facerig_jax.config import BASE
 from facerig_jax.data.synthetic import TRAIN
-from facerig_jax.training.config import DataConfig, LossWeights, OptimizerConfig, TrainConfig
+from facerig_jax.training.config import NEUTRAL_FIRST, DataConfig, OptimizerConfig, TrainConfig
 
 
 def config() -> TrainConfig:
@@ -23,17 +23,7 @@ def config() -> TrainConfig:
     return TrainConfig(
         name="base_cpu",
         model=dataclasses.replace(BASE, networks=networks, checkpoint=True),
-        losses=LossWeights(
-            depth=0.1,
-            dense=0.3,
-            landmark=0.02,
-            normal=30.0,
-            neutral=10.0,
-            expression=1.0,
-            code=1.0,
-            albedo=1.0,
-            photometric=1.0,
-        ),
+        losses=NEUTRAL_FIRST,
         data=DataConfig(subject=dataclasses.replace(TRAIN, n_views=2, size=192), reuse=3),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup=20),
         steps=1000,

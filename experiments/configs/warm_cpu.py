@@ -19,7 +19,7 @@ import dataclasses
 
 from facerig_jax.config import BASE, FitConfig
 from facerig_jax.data.synthetic import TRAIN
-from facerig_jax.training.config import DataConfig, LossWeights, OptimizerConfig, TrainConfig
+from facerig_jax.training.config import NEUTRAL_FIRST, DataConfig, OptimizerConfig, TrainConfig
 
 
 def config() -> TrainConfig:
@@ -36,17 +36,7 @@ def config() -> TrainConfig:
     return TrainConfig(
         name="warm_cpu",
         model=dataclasses.replace(BASE, networks=networks, start=start, step_bias=((-1, -3, -2, -1, -1),) * 3),
-        losses=LossWeights(
-            depth=0.1,
-            dense=0.3,
-            landmark=0.02,
-            normal=30.0,
-            neutral=10.0,
-            expression=1.0,
-            code=1.0,
-            albedo=1.0,
-            photometric=1.0,
-        ),
+        losses=NEUTRAL_FIRST,
         data=DataConfig(subject=dataclasses.replace(TRAIN, n_views=4), count=3000, min_views=1),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup=50),
         steps=3000,

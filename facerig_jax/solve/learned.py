@@ -62,7 +62,7 @@ def solve_learned(
 
     Returns:
       state: SolverState after the last stage.
-      trace: 'start' the mean head's 'projected' vertices (V, P, 3) and 'light' (V, 9, 3); 'steps' name ->
+      trace: 'start' the first guess's 'projected' vertices (V, P, 3) and 'light' (V, 9, 3); 'steps' name ->
         (stages, steps, ...), see `take_step`; 'stages' name -> (stages, ...), see `finish_stage`.
     """
     problem, state = begin(params, head, observed, weights, config, first=first, see=see, tables=tables)
