@@ -29,6 +29,7 @@ from facerig_jax.evaluate.scans import Scan
 from facerig_jax.evaluate.study import Plan, Sample, first_views, photos_of, run_study, say
 from facerig_jax.evaluate.vertex import vertex_error
 from facerig_jax.networks.model import init_params
+from facerig_jax.networks.weights import TRAINED, read_weights
 
 PHOTO_SIDE = 1024  # of scanned people's photos, padded: one size, so that nothing is compiled twice
 MAX_TIME_STEPS = 1000
@@ -49,7 +50,8 @@ def compare(options) -> None:
     if not options.out:
         raise cli.UserError("--what=methods needs --out=DIR for its tables and plots.")
     params, head = load()
-    given = [read_method(path) for path in options.weights]
+    paths = options.weights or ([] if options.allow_untrained else [TRAINED])
+    given = [read_method(path) for path in paths]
     if len({name for name, *_ in given}) < len(given):
         raise cli.UserError("--weights: the files need different names, their rows are called after them.")
     if options.subjects:
@@ -129,8 +131,6 @@ def max_views(options) -> int:
 
 def read_method(path: str) -> tuple[str, dict, LearnedConfig, str]:
     """Weights of the learned solver: what to add to its name, parameters, settings, and the file's checksum."""
-    from facerig_jax.networks.weights import read_weights
-
     try:
         params, config = read_weights(path)
     except FileNotFoundError as error:
@@ -140,8 +140,9 @@ def read_method(path: str) -> tuple[str, dict, LearnedConfig, str]:
 
 
 def learned_solver(given) -> tuple[LearnedConfig, dict | None]:
-    """Settings and parameters of the first learned optimiser among some weights; without one, those of `BASE`, None."""
-    return next(((config, params) for _, params, config, _ in given if config.update == "learned"), (BASE, None))
+    """Settings and parameters of the first learned optimiser with stages among some weights; else `BASE` and None."""
+    given = ((config, params) for _, params, config, _ in given if config.update == "learned" and config.stages)
+    return next(given, (BASE, None))
 
 
 def untrained(head, update: str) -> methods.Method:

@@ -20,7 +20,7 @@ from absl import flags
 
 from experiments import cli
 from experiments.candidates import choose_photos
-from facerig_jax.api import SOLVERS, fit_rig, load, solver_settings
+from facerig_jax.api import LEARNED, SOLVERS, fit_rig, load, solver_settings
 from facerig_jax.checks import check_choice
 from facerig_jax.config import PRESETS, as_arrays
 from facerig_jax.data.photos import Inputs, Photo, find_inputs, pad_to_bucket, pad_views, read_photos
@@ -43,7 +43,7 @@ UNTRAINED = "The networks have random weights (--allow_untrained): what follows 
 _IMAGES = flags.DEFINE_string("images", None, "Folder, pattern ('DIR/*.jpg'), photo or video of one person.")
 _OUT = flags.DEFINE_string("out", None, "Folder to write; the files of an earlier fit in it are replaced.")
 _SOLVER = flags.DEFINE_string("solver", "classical", f"Solver: {', '.join(SOLVERS)}.")
-_PRESET = flags.DEFINE_string("preset", "base", f"Sizes of the learned solver's networks: {', '.join(PRESETS)}.")
+_PRESET = flags.DEFINE_string("preset", "trained", f"Networks of --solver=learned: {', '.join(LEARNED)}.")
 _UNTRAINED = flags.DEFINE_bool("allow_untrained", False, "Run --solver=learned on random weights: not a likeness.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "Weights of --solver=learned, written by experiments.train (.npz).")
 _REFINE = flags.DEFINE_integer("refine", 0, "Steps of Adam after the learned ones, same energies.", lower_bound=0)
@@ -86,9 +86,9 @@ def check_flags() -> None:
         if not flag.value:
             raise cli.UserError(f"--{flag.name} is missing: python -m experiments.fit --images=DIR --out=DIR")
     check_choice("--solver", _SOLVER.value, SOLVERS)
-    check_choice("--preset", _PRESET.value, PRESETS)
-    if _UNTRAINED.value and _SOLVER.value != "learned":
-        raise cli.UserError("--allow_untrained goes with --solver=learned; the classical solver needs no training.")
+    check_choice("--preset", _PRESET.value, LEARNED)
+    if _UNTRAINED.value and (_SOLVER.value != "learned" or _PRESET.value == "trained"):
+        raise cli.UserError(f"--allow_untrained goes with --solver=learned and --preset={' or '.join(PRESETS)}.")
     if _WEIGHTS.value and (_SOLVER.value != "learned" or _UNTRAINED.value):
         raise cli.UserError("--weights goes with --solver=learned, without --allow_untrained.")
     if _REFINE.value and _SOLVER.value != "learned":
@@ -102,7 +102,7 @@ def load_parameters():
     """params and head on the device; refuses to go on where the learned solver has no trained weights."""
     if _WEIGHTS.value:
         params, head = load()
-        return {**params, "learned": trained_weights()[0]}, head
+        return {**params, "learned": given_weights()[0]}, head
     preset = _PRESET.value if _SOLVER.value == "learned" else None
     return load(preset, allow_untrained=_UNTRAINED.value)
 
@@ -156,14 +156,14 @@ def make_batch(photos) -> Batch:
 
 def fit_settings():
     """Static and traced settings of the chosen solver."""
-    config = PRESETS[_PRESET.value] if _SOLVER.value == "learned" else None
-    config = trained_weights()[1] if _WEIGHTS.value else config
+    config = PRESETS.get(_PRESET.value) if _SOLVER.value == "learned" else None
+    config = given_weights()[1] if _WEIGHTS.value else config
     config, hyper = solver_settings(_SOLVER.value, config, None)
     return (dataclasses.replace(config, refine=_REFINE.value) if _REFINE.value else config), hyper
 
 
 @functools.cache
-def trained_weights():
+def given_weights():
     """Parameters and settings in the file of --weights."""
     return read_weights(_WEIGHTS.value)
 
@@ -202,7 +202,7 @@ def check_views(fit, files) -> list[str]:
 def draw(head, fit, batch: Batch, photos, files) -> Result:
     """Texture, pictures and posed meshes of the real views (the padding ends here)."""
     config, _ = fit_settings()
-    crop_size = config.networks.image_size if _SOLVER.value == "learned" else config.crop_size
+    crop_size = config.crop_size
     texture = unwrap_texture(head, fit.rig, fit.views, batch.images, batch.sizes, crop_size=crop_size)
     placed = reprojection(head, fit.rig, fit.views, crop_size)
     vertices = to_photo(placed.vertices, fit.views.crop)

@@ -23,7 +23,7 @@ from experiments.curves import draw_curves
 from facerig_jax.platform import prefer_fast_gradients
 from facerig_jax.settings import with_overrides
 from facerig_jax.training.config import TrainConfig
-from facerig_jax.training.loop import Stopped, is_done, make_examples, train
+from facerig_jax.training.loop import Stopped, first_params, is_done, make_examples, preparing_params, train
 from facerig_jax.training.objective import make_teacher
 from facerig_jax.training.records import read_metrics
 from facerig_jax.training.sources import make_sources
@@ -72,7 +72,8 @@ def prepare(config: TrainConfig, head, source, validation, part: str) -> None:
     if not match or int(match[1]) >= int(match[2]):
         raise cli.UserError(f"--prepare={part}: expected I/N with I from 0 to N - 1.")
     mine, parts = int(match[1]), int(match[2])
-    both = make_examples(config, make_teacher(head, config.model), source, validation)
+    teacher = make_teacher(head, config.model, preparing_params(config, first_params(config)))
+    both = make_examples(config, teacher, source, validation)
     for examples in (both[1], both[0]):
         numbers = range(mine, 0 if examples is None else len(examples), parts)
         for done, number in enumerate(numbers, 1):

@@ -14,12 +14,13 @@ from facerig_jax.geometry.camera import normalized_to_pose
 from facerig_jax.head import load_head
 from facerig_jax.head.model import albedo, neutral
 from facerig_jax.networks.model import check_params, init_params
+from facerig_jax.networks.weights import trained
 from facerig_jax.numerics import HIGHEST, masked_mean
 from facerig_jax.rig.frozen import freeze, neural_mesh
 from facerig_jax.solve import status as codes
 from facerig_jax.solve.classical import Observed, landmark_error, solve_classical
 from facerig_jax.solve.learned import solve_learned
-from facerig_jax.solve.observe import N_LANDMARKS, find_landmarks, look, observe, view_status
+from facerig_jax.solve.observe import N_LANDMARKS, find_landmarks, look, observe, solve_start, view_status
 from facerig_jax.solve.state import SolverState
 from facerig_jax.solve.unknowns import Unknowns
 from facerig_jax.types import Fit, HeadModel, Rig, Views
@@ -27,9 +28,11 @@ from facerig_jax.types import Fit, HeadModel, Rig, Views
 SOLVERS = ("classical", "learned")
 # A view whose landmarks miss by more than this share of the face's size is reported as a poor fit.
 POOR_FIT = 0.05
+# What `load` may add to the detector: the trained weights, or untrained ones of a preset's sizes.
+LEARNED = ("trained", *PRESETS)
 UNTRAINED = (
-    "No trained weights ship yet, so solver='learned' would give a face at random: use 'classical', or ask for "
-    "untrained weights with load('base', allow_untrained=True), on the command line with --allow_untrained."
+    "No trained weights of this preset ship, and untrained ones would give a face at random: use 'trained', or ask for "
+    "untrained ones with load({preset!r}, allow_untrained=True), on the command line with --allow_untrained."
 )
 
 
@@ -38,8 +41,8 @@ def load(preset: str | None = None, *, allow_untrained: bool = False) -> tuple[d
     """What `fit_rig` uses by default; read once per process.
 
     Args:
-      preset: also the learned solver's weights, of the preset 'base' or 'paper'.
-      allow_untrained: random weights will do.
+      preset: also the learned solver's weights: 'trained', or untrained ones of the sizes 'base' or 'paper'.
+      allow_untrained: untrained weights will do.
 
     Returns:
       params: {'detector': weights}, learned and converted; with a preset also 'learned'.
@@ -50,10 +53,12 @@ def load(preset: str | None = None, *, allow_untrained: bool = False) -> tuple[d
     """
     params = {"detector": load_detector()}
     if preset is not None:
-        config = PRESETS[check_choice("preset", preset, PRESETS)]
-        if not allow_untrained:
-            raise ValueError(UNTRAINED)
-        params["learned"] = init_params(jax.random.key(0), config)
+        if check_choice("preset", preset, LEARNED) == "trained":
+            params["learned"] = trained()[0]
+        elif allow_untrained:
+            params["learned"] = init_params(jax.random.key(0), PRESETS[preset])
+        else:
+            raise ValueError(UNTRAINED.format(preset=preset))
     with jax.ensure_compile_time_eval():  # real arrays even where jit is tracing; on the device once, not at every call
         return jax.tree.map(jnp.asarray, (params, load_head()))
 
@@ -79,7 +84,7 @@ def fit_rig(
 
     Args:
       images: (V, H, W, 3) photos, sRGB, uint8 or float in [0, 1]; V >= 1.
-      params: weights; default `load()[0]`. The learned solver needs params['learned'], see `load`.
+      params: weights; default those of `load`. The learned solver needs params['learned'].
       head: morphable head; default `load()[1]`.
       solver: 'classical' (Levenberg-Marquardt on a linear rig) or 'learned' (the paper's network).
       landmarks: (V, 468, 3) photo pixels, z towards the camera; default: found by the detector.
@@ -87,7 +92,7 @@ def fit_rig(
       view_mask: (V,) 0 marks padding; default all count.
       image_size: (V, 2) height and width of each photo inside its padded image; default all of it.
       hyper: traced settings: Hyper, for the learned solver EnergyWeights.
-      config: static settings: FitConfig, for the learned solver LearnedConfig (default `config.BASE`).
+      config: static settings: FitConfig, for the learned solver LearnedConfig (default: the trained weights').
 
     Returns:
       Fit.
@@ -101,11 +106,12 @@ def fit_rig(
     """
     config, hyper = solver_settings(solver, config, hyper)
     n_views = check_shape("images", images, "V", "H", "W", 3)["V"]
-    default_params, default_head = load() if params is None or head is None else (params, head)
+    trained_too = "trained" if solver == "learned" and params is None else None
+    default_params, default_head = load(trained_too) if params is None or head is None else (params, head)
     params, head = default_params if params is None else params, default_head if head is None else head
     n_points = N_LANDMARKS
     if solver == "learned" and "learned" not in params:
-        raise ValueError(UNTRAINED)
+        raise ValueError("params: the learned solver needs params['learned'], see facerig_jax.load('trained').")
     if landmarks is not None:
         check_shape("landmarks", landmarks, n_views, n_points, 3)
     size = (
@@ -122,9 +128,10 @@ def fit_rig(
 def solver_settings(solver: str, config, hyper):
     """The solver's static and traced settings, default where not given; refuses those of another solver."""
     kinds = {"classical": (FitConfig, Hyper), "learned": (LearnedConfig, EnergyWeights)}
-    defaults = {"classical": FitConfig(), "learned": PRESETS["base"]}
     static, traced = kinds[check_choice("solver", solver, SOLVERS)]
-    config, hyper = defaults[solver] if config is None else config, traced() if hyper is None else hyper
+    if config is None:
+        config = trained()[1] if solver == "learned" else FitConfig()
+    hyper = traced() if hyper is None else hyper
     for name, value, kind in (("config", config, static), ("hyper", hyper, traced)):
         if not isinstance(value, kind):
             raise ValueError(f"{name}: solver={solver!r} takes {kind.__name__}, got {type(value).__name__}.")
@@ -140,16 +147,21 @@ def _fit(images, params, head, landmarks, weight, mask, size, hyper, config) -> 
     with jax.named_scope("crop"):
         status = view_status(found, points, mask, size)
         usable = status == codes.OK
-    if isinstance(config, LearnedConfig):
+    learned = isinstance(config, LearnedConfig)
+    if learned and config.stages:
         with jax.named_scope("start"):
-            evidence, first, crop = look(images, points, weight, usable, size, head, config)
+            evidence, first, crop = look(images, points, weight, usable, size, head, config, params["learned"])
         return _solve_learned(params["learned"], head, evidence, first, hyper, config, crop, points, status)
     with jax.named_scope("crop"):
         observed, crop = observe(images, points, weight, usable, size, head, config.crop_size, config.crop_margin)
     with jax.named_scope("solve"):
-        x, trace = solve_classical(head, observed, hyper, config)
+        if learned:
+            check_params(params["learned"], config)
+            x, trace = solve_start(observed, head, config, params["learned"])
+        else:
+            x, trace = solve_classical(head, observed, hyper, config)
     with jax.named_scope("report"):
-        return package(head, observed, x, config, trace, crop, points, status)
+        return package(head, observed, x, config.start if learned else config, trace, crop, points, status)
 
 
 def _solve_learned(params, head, evidence, first, weights, config: LearnedConfig, crop, points, status) -> Fit:

@@ -50,6 +50,8 @@ class Hyper:
     albedo_detail:     per-vertex albedo detail beyond the basis, relative.
     feature_detail:    what brows, lids and lips add to it.
     colour_count:      how many neighbouring colour residuals share one independent error.
+    colour_misfit:     mean squared colour residual, over that of `colour` and `albedo_detail`, beyond which all of a
+                       view's colours lose influence: what covers or lights the face there is not in the model.
     colour_robust:     residual, in units of `colour`, beyond which a vertex loses influence.
     light:             SH coefficients above the constant one, relative to it.
     light_tint:        colour tint of the constant coefficient, relative.
@@ -67,6 +69,7 @@ class Hyper:
     albedo_detail: jax.Array | float = 0.12
     feature_detail: jax.Array | float = 0.8
     colour_count: jax.Array | float = 15.0
+    colour_misfit: jax.Array | float = 0.2
     colour_robust: jax.Array | float = 3.0
     light: jax.Array | float = 0.6
     light_tint: jax.Array | float = 0.3
@@ -135,6 +138,24 @@ class NetworkConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class FlowConfig:
+    """The network that tells the classical start where each point of the face is in the photos (networks/flow.py).
+
+    uv_size: side of the maps that it sees, texels; a multiple of 2 ** len(widths).
+    widths:  its channels, fine to coarse.
+    place:   learned channels that tell it which texel is which.
+    points:  face vertices that are compared (every n-th one).
+    noise:   how many times its errors are taken for larger than it says: those of neighbours are the same error.
+    """
+
+    uv_size: int = 96
+    widths: tuple[int, ...] = (32, 64, 96, 128)
+    place: int = 16
+    points: int = 500
+    noise: float = 8.0
+
+
+@dataclasses.dataclass(frozen=True)
 class LearnedConfig:
     """Static settings of the learned solver; the defaults are the published method (reference/inorig.md section 7).
 
@@ -142,6 +163,8 @@ class LearnedConfig:
     crop_margin:   side of the crop over the larger side of the landmarks' box.
     start:         settings of the classical solver whose fit the first stage starts from; its crop_size may differ, its
                    margin not; None = the mean head, as published. It needs named codes.
+    flow:          the network that takes the detector's place in that fit, once the detector's landmarks are fitted;
+                   None = the classical fit as it is.
     landmarks:     'dense' or '68'; a head without dense points is always fitted with '68'.
     linear_colour: True: albedo and light in linear RGB; False: in the photos' own values, as published.
     inverse_distance: 1 / mm, the same for all views; 0 = orthographic, as published.
@@ -153,7 +176,7 @@ class LearnedConfig:
                    straight from the features, without looking at the energies.
     dynamic_albedo: whether the last stage's albedo depends on the expression.
     linear_rig:    True leaves the networks' displacements and albedo out: linear modes alone.
-    stages, steps: how many, at most 3 stages.
+    stages, steps: how many, at most 3 stages; 0 stages: the start alone, whose rig is linear.
     step_scale:    per stage, exponent range of the step sizes of identity, pose, expression, expression code, albedo.
     step_bias:     per stage, their exponents where the network gives 0.
     refine:        further steps of Adam on the last stage's energy and codes, 0 = none, as published (solve.refine).
@@ -165,6 +188,7 @@ class LearnedConfig:
     networks: NetworkConfig = NetworkConfig()
     crop_margin: float = 1.35
     start: FitConfig | None = None
+    flow: FlowConfig | None = None
     landmarks: str = "68"
     linear_colour: bool = False
     inverse_distance: float = 0.0
@@ -187,6 +211,11 @@ class LearnedConfig:
     detach: bool = True
     checkpoint: bool = False
     unroll: bool = False
+
+    @property
+    def crop_size(self) -> int:
+        """Side in pixels of the crops that the poses of a fit refer to."""
+        return self.networks.image_size if self.stages else self.start.crop_size
 
 
 @struct.dataclass

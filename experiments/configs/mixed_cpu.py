@@ -1,24 +1,29 @@
-"""As warm_cpu, from the whole classical fit, on two kinds of subjects.
+"""As warm_cpu, from the classical fit with the flow network, on two kinds of subjects, landmarks by the detector.
 
-    python -m experiments.train --config=experiments/configs/mixed_cpu.py --workdir=out/mixed --set data.cache=out/kept2
-
-Has not been run. Why: warm_cpu's weights, started from the whole classical fit instead of the cheap one that they were
-trained with, give 0.90 of the classical error on TRAIN, but 1.01 on HARD (12 validation subjects each).
+python -m experiments.train --config=experiments/configs/mixed_cpu.py --workdir=out/mixed --set init=FLOW.npz
 """
 
 import dataclasses
 import runpy
 from pathlib import Path
 
-from facerig_jax.config import FitConfig
-from facerig_jax.data.synthetic import HARD
+from facerig_jax.config import FlowConfig
 from facerig_jax.training.config import TrainConfig
 
 
 def config() -> TrainConfig:
     """The settings."""
     base = runpy.run_path(str(Path(__file__).with_name("warm_cpu.py")))["config"]()
-    data = dataclasses.replace(base.data, others=(dataclasses.replace(HARD, n_views=4, size=320),))
+    flow = runpy.run_path(str(Path(__file__).with_name("flow_cpu.py")))["config"]()
+    model = dataclasses.replace(base.model, stages=1, start=flow.model.start, flow=FlowConfig())
     return dataclasses.replace(
-        base, name="mixed_cpu", model=dataclasses.replace(base.model, start=FitConfig()), data=data
+        base,
+        name="mixed_cpu",
+        model=model,
+        data=dataclasses.replace(flow.data, min_views=1, reuse=3),
+        init="experiments/resume.npz",
+        steps=700,
+        curriculum=(),
+        validate_every=100,
+        validation=16,
     )

@@ -87,7 +87,7 @@ def baselines(head: HeadModel, tuned: dict[str, dict], settings: Settings) -> li
     def classical(name, config):
         return functools.partial(run_classical, head, Hyper(**tuned[name]), config)
 
-    simple = dataclasses.replace(without_training(settings.config), start=None)
+    simple = dataclasses.replace(without_training(settings.config), start=None, flow=None)
     methods = [
         Method("mean face", mean_face, timed=False),
         Method("pose only", functools.partial(run_pose, head, simple)),
@@ -128,5 +128,5 @@ def trained(head: HeadModel, name: str, params: dict, config: LearnedConfig) -> 
     return Method(
         KINDS[config.update] + name,
         functools.partial(run_learned, params, head, config),
-        None if config.linear_rig else functools.partial(learned_steps, params, head, config),
+        None if config.linear_rig or not config.stages else functools.partial(learned_steps, params, head, config),
     )

@@ -43,7 +43,7 @@ def run_classical(head: HeadModel, hyper: Hyper, config: FitConfig, photos: Phot
 def run_learned(params: dict, head: HeadModel, config: LearnedConfig, photos: Photos) -> Estimate:
     """The learned solver."""
     result = fit(photos, head, params={"learned": params}, solver="learned", config=config)
-    return _package(result, config.networks.image_size)
+    return _package(result, config.crop_size)
 
 
 def run_fixed(
@@ -71,7 +71,7 @@ def run_fixed(
 
 @functools.partial(jax.jit, static_argnames="config")
 def _fixed(photos: Photos, params, head: HeadModel, bias, weights, config: LearnedConfig) -> Estimate:
-    evidence, first, crop = look(photos, head, config)
+    evidence, first, crop = look(photos, head, config, params)
     # Traced numbers in the settings: other step sizes are no other program.
     traced = dataclasses.replace(config, step_bias=(tuple(bias),) * config.stages)
     state, trace = solve_learned(params, head, evidence, weights, traced, first=first)
@@ -89,13 +89,13 @@ def _package(fit, crop_size: int) -> Estimate:
     return estimate_from_fit(fit, crop_size)
 
 
-def look(photos: Photos, head: HeadModel, config: LearnedConfig):
+def look(photos: Photos, head: HeadModel, config: LearnedConfig, params: dict):
     """What the learned solver looks at and starts from: evidence, FirstGuess (None: its regressor's), crops (V,)."""
     images = photos.images.astype(jnp.float32) / (255 if photos.images.dtype == jnp.uint8 else 1)
     found = jnp.ones(images.shape[0], bool)
     usable = observe.view_status(found, photos.landmarks, photos.view_mask, photos.image_size) == codes.OK
     weight = jnp.ones(photos.landmarks.shape[:2])
-    return observe.look(images, photos.landmarks, weight, usable, photos.image_size, head, config)
+    return observe.look(images, photos.landmarks, weight, usable, photos.image_size, head, config, params)
 
 
 def without_training(config: LearnedConfig) -> LearnedConfig:
@@ -111,8 +111,8 @@ def run_pose(head: HeadModel, config: LearnedConfig, photos: Photos) -> Estimate
 
 @functools.partial(jax.jit, static_argnames="config")
 def _pose_only(photos: Photos, head: HeadModel, config: LearnedConfig) -> Estimate:
-    config = dataclasses.replace(config, start=None)
-    _, first, crop = look(photos, head, config)
+    config = dataclasses.replace(config, start=None, flow=None)
+    _, first, crop = look(photos, head, config, {})
     still = jnp.zeros((first.pose.shape[0], 1), first.pose.dtype)
     distance = jnp.full(len(still), config.inverse_distance * head.unit_mm, still.dtype)
     return linear_estimate(head, jnp.zeros(1), jnp.zeros(1), first.pose, still, distance, crop, config)
@@ -128,7 +128,7 @@ def run_adam(
 
 @functools.partial(jax.jit, static_argnames="config")
 def _adam(photos: Photos, params, head: HeadModel, numbers, n_steps, config: LearnedConfig) -> Estimate:
-    evidence, first, crop = look(photos, head, config)
+    evidence, first, crop = look(photos, head, config, params)
     x, path, distance = solve_adam(params, head, evidence, numbers, n_steps, config, first=first)
     result = linear_estimate(head, x.identity, x.albedo, x.pose, x.expression, distance, crop, config)
     return result.replace(steps=head.unit_mm * neutral_of(head, path))
@@ -160,7 +160,7 @@ def learned_steps(params: dict, head: HeadModel, config: LearnedConfig, photos: 
 
 @functools.partial(jax.jit, static_argnames="config")
 def _learned_steps(photos: Photos, params, head: HeadModel, config: LearnedConfig) -> jax.Array:
-    evidence, first, _ = look(photos, head, config)
+    evidence, first, _ = look(photos, head, config, params)
     problem, state = begin(params, head, evidence, EnergyWeights(), config, first=first)
     neutrals = []
     for stage in range(config.stages):

@@ -20,7 +20,7 @@ def conv(features: int, kernel: int = 3, stride: int = 1, dilation: int = 1, nam
         padding=[(padding, padding)] * 2,
         kernel_dilation=(dilation, dilation),
         use_bias=False,
-        conv_general_dilated=_convolve,
+        conv_general_dilated=convolve,
         name=name,
     )
 
@@ -30,7 +30,7 @@ def dense(features: int, bias: bool = False, name: str | None = None):
     return nn.Dense(features, use_bias=bias, name=name)
 
 
-def _convolve(x, kernel, window_strides, padding, *, rhs_dilation, dimension_numbers, **options):
+def convolve(x, kernel, window_strides, padding, *, rhs_dilation, dimension_numbers, **options):
     """What flax calls; convolutions that keep the size go to `same_conv`."""
     if tuple(window_strides) == (1, 1):
         return same_conv(x, kernel, rhs_dilation[0])

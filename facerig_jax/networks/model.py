@@ -4,6 +4,7 @@ params
   pose                       initial pose (absent without `pose_blocks`)
   rgb, albedo                backbones
   energy_fpn, rig_fpn, albedo_fpn
+  flow                       where the classical start looks (only with `flow`)
   stages: tuple of dicts
     identity_uv, expression_uv, albedo_uv   view encoders
     expression_vector        first stage only
@@ -25,9 +26,10 @@ import numpy as np
 from flax import struct
 
 from facerig_jax.checks import check_choice
-from facerig_jax.config import LearnedConfig, NetworkConfig
+from facerig_jax.config import FlowConfig, LearnedConfig, NetworkConfig
 from facerig_jax.networks import rig_parts as parts
 from facerig_jax.networks.backbone import Backbone, FeaturePyramid, PoseRegressor
+from facerig_jax.networks.flow import GROUPS, FlowNet
 
 # Red, green and blue of ImageNet's photos, which the backbones' inputs are normalised by.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -35,6 +37,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 N_POSITION = 3
 # What the solver adds to them where it starts from a fit, see solve.learned.find_clues.
 N_CLUES = 16
+# Channels of the maps that the flow network sees, see solve.flow.flow_maps.
+N_FLOW = 17
 N_STEPS = 4
 # The backbone behind each pyramid.
 PYRAMIDS = {"energy_fpn": "rgb", "rig_fpn": "rgb", "albedo_fpn": "albedo"}
@@ -66,6 +70,11 @@ def image_modules(config: NetworkConfig) -> dict[str, nn.Module]:
     if config.pose_blocks:
         modules["pose"] = PoseRegressor(config.widths, config.pose_blocks, config.pose_hidden, config.norm)
     return modules
+
+
+def flow_module(config: FlowConfig) -> FlowNet:
+    """The network of `solve.flow`."""
+    return FlowNet(config.widths, config.place)
 
 
 def stage_modules(config: LearnedConfig, stage: int) -> dict[str, nn.Module]:
@@ -185,10 +194,14 @@ def parameter_shapes(config: LearnedConfig) -> dict:
         def first(module: nn.Module, *inputs):
             return module.init(jax.random.key(0), *inputs)["params"]
 
-        params = {name: first(modules[name], image) for name in ("rgb", "albedo", "pose") if name in modules}
-        for pyramid, backbone in PYRAMIDS.items():
+        seen = ("rgb", "albedo", "pose") if config.stages else ()
+        params = {name: first(modules[name], image) for name in seen if name in modules}
+        for pyramid, backbone in PYRAMIDS.items() if config.stages else ():
             maps = apply(modules[backbone], params[backbone], image)[:-1]
             params[pyramid] = first(modules[pyramid], maps)
+        if config.flow is not None:
+            side = config.flow.uv_size
+            params["flow"] = first(flow_module(config.flow), jnp.zeros((1, side, side, N_FLOW)))
         stages = (stage_modules(config, stage) for stage in range(config.stages))
         params["stages"] = tuple(
             {name: first(module, *_stage_inputs(config, stage)[name]) for name, module in modules.items()}
@@ -211,12 +224,24 @@ def check_sizes(config: LearnedConfig) -> None:
         check_choice("energies", energy, ("feature", "landmark", "photometric"))
     if sizes.image_size % 64:
         raise ValueError(f"networks.image_size: a multiple of 64 is needed, got {sizes.image_size}.")
-    if not 1 <= config.stages <= 3 or config.steps < 1:
-        raise ValueError(f"stages, steps: 1 to 3 and at least 1 are allowed, got {config.stages} and {config.steps}.")
+    if not 0 <= config.stages <= 3 or config.steps < 1:
+        raise ValueError(f"stages, steps: 0 to 3 and at least 1 are allowed, got {config.stages} and {config.steps}.")
+    if not config.stages and config.start is None:
+        raise ValueError("stages: without any, there has to be a start.")
+    if not config.stages and config.refine:
+        raise ValueError("refine: it goes on with the last stage's energy, and there is no stage.")
     if config.start is not None and not sizes.named_codes:
         raise ValueError("start: the classical solver's fit can be taken over with networks.named_codes alone.")
     if config.start is not None and config.start.crop_margin != config.crop_margin:
         raise ValueError(f"start.crop_margin: the same as crop_margin ({config.crop_margin}) is needed.")
+    if config.flow is not None and config.start is None:
+        raise ValueError("flow: it serves the classical solver's fit, which start has to ask for.")
+    if config.flow is not None and any(width % GROUPS for width in config.flow.widths):
+        raise ValueError(f"flow.widths: multiples of {GROUPS} are needed, got {config.flow.widths}.")
+    if config.flow is not None and config.flow.uv_size % 2 ** len(config.flow.widths):
+        raise ValueError(
+            f"flow.uv_size: a multiple of {2 ** len(config.flow.widths)} is needed, got {config.flow.uv_size}."
+        )
     if sizes.named_codes and sizes.codes != sizes.modes:
         raise ValueError(f"networks.codes: named codes are one per mode ({sizes.modes}), got {sizes.codes}.")
     if any(size % 4 for size in (*sizes.uv_sizes, *sizes.albedo_uv_sizes)):

@@ -7,8 +7,10 @@ came about) and one array per parameter, e.g. 'stages/0/identity/out/kernel', fl
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import zipfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,16 @@ from facerig_jax.networks.model import check_params, parameter_shapes
 from facerig_jax.settings import from_plain, to_plain
 
 SCHEMA_VERSION = 1
+# The trained weights that ship; their settings are in them.
+TRAINED = Path(__file__).parent / "assets" / "trained.npz"
 NOT_PARAMETERS = ("schema_version", "config", "notes")
+
+
+@functools.cache
+def trained() -> tuple[dict, LearnedConfig]:
+    """The trained weights that ship, on the host, and their settings."""
+    params, config = read_weights(TRAINED)
+    return jax.device_get(params), config
 
 
 def write_weights(file, params: dict, config: LearnedConfig, notes: dict | None = None, dtype="float32") -> None:

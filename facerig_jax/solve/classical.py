@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,13 @@ class Observed:
     view_mask: jax.Array
 
 
-def solve_classical(head: HeadModel, observed: Observed, hyper: Hyper, config: FitConfig):
+# What takes the landmarks' place once they are fitted: (fit, landmarks) -> points.
+Seek = Callable[[Unknowns, terms.LandmarkData], terms.LandmarkData]
+
+
+def solve_classical(
+    head: HeadModel, observed: Observed, hyper: Hyper, config: FitConfig, seek: Seek | None = None
+) -> tuple[Unknowns, dict]:
     """Fits identity, albedo and every view's pose, expression and light.
 
     Args:
@@ -60,26 +67,27 @@ def solve_classical(head: HeadModel, observed: Observed, hyper: Hyper, config: F
       observed: crops and landmarks.
       hyper: traced settings.
       config: static settings.
+      seek: finds better points than the landmarks, from the fit to them (solve.flow).
 
     Returns:
       x: Unknowns.
       trace: name -> energies at the start of each step, (steps,) or (stages, steps).
     """
     x = initial(head, observed, hyper, config)
-    x, landmark_trace = fit_landmarks(head, observed, x, hyper, config)
+    data, trace = landmark_data(head, observed, hyper, config, hyper.landmark_common), {}
+    x, trace["landmark_stage"] = fit_landmarks(head, data, observed, x, hyper, config)
+    if seek is not None:
+        data = seek(x, data)
+        x, trace["point_stage"] = fit_landmarks(head, data, observed, x, hyper, config)
     if not config.blur:
-        return x, {"landmark_stage": landmark_trace}
+        return x, trace
 
     def stage(x, blur):
-        return fit_colours(head, observed, x, hyper, config, blur)
+        return fit_colours(head, data, observed, x, hyper, config, blur)
 
-    x, colour_trace = jax.lax.scan(stage, x, jnp.array(config.blur))
-    x, tracking_trace = fit_expressions(head, observed, x, hyper, config)
-    return x, {
-        "landmark_stage": landmark_trace,
-        "photometric_stages": colour_trace,
-        "expression_stage": tracking_trace,
-    }
+    x, trace["photometric_stages"] = jax.lax.scan(stage, x, jnp.array(config.blur))
+    x, trace["expression_stage"] = fit_expressions(head, observed, x, hyper, config)
+    return x, trace
 
 
 def initial(head: HeadModel, observed: Observed, hyper: Hyper, config: FitConfig) -> Unknowns:
@@ -117,9 +125,10 @@ def _landmarks(head: HeadModel, observed: Observed, config: FitConfig):
     return landmark68_model(head), observed.landmarks[:, chosen], counted[:, chosen] * FIXED68[None]
 
 
-def _landmark_data(
+def landmark_data(
     head: HeadModel, observed: Observed, hyper: Hyper, config: FitConfig, common=1.0
 ) -> terms.LandmarkData:
+    """What the landmark term compares, with the detector's common noise `common` times as strong as measured."""
     model, detected, weight = _landmarks(head, observed, config)
     n_points = weight.shape[1]
     habits = head.dense_calibration if config.landmarks == "dense" else None
@@ -133,9 +142,10 @@ def _landmark_data(
     )
 
 
-def fit_landmarks(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig):
+def fit_landmarks(
+    head: HeadModel, data: terms.LandmarkData, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig
+):
     """Levenberg-Marquardt on landmarks and priors. Returns Unknowns and the (steps,) energies."""
-    data = _landmark_data(head, observed, hyper, config, hyper.landmark_common)
     return _fit_points(head, data, observed, x, jnp.ones(x.n_views), hyper, config.landmark_steps)
 
 
@@ -144,7 +154,7 @@ def fit_expressions(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyp
 
     While identity was unknown, a detector's common errors had to be allowed for; now they would only blur the motion.
     """
-    data = _landmark_data(head, observed, hyper, config, hyper.tracking_common)
+    data = landmark_data(head, observed, hyper, config, hyper.tracking_common)
     moving = jax.tree.map(jnp.zeros_like, x)
     moving = moving.replace(pose=jnp.ones_like(x.pose), expression=jnp.ones_like(x.expression))
     return _fit_points(head, data, observed, x, x.light[:, 0].mean(-1), hyper, config.expression_steps, flatten(moving))
@@ -170,9 +180,17 @@ def _fit_points(
     return unflatten(vector, x), trace
 
 
-def fit_colours(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig, blur):
+def fit_colours(
+    head: HeadModel,
+    landmarks: terms.LandmarkData,
+    observed: Observed,
+    x: Unknowns,
+    hyper: Hyper,
+    config: FitConfig,
+    blur,
+):
     """Levenberg-Marquardt on landmarks, colours and priors. Returns Unknowns and the (steps,) energies."""
-    landmarks, size = _landmark_data(head, observed, hyper, config, hyper.landmark_common), observed.image.shape[1]
+    size = observed.image.shape[1]
     data, index = colour_data(head, observed, x, hyper, config, blur)
     level = data.brightness / jnp.mean(jnp.exp(data.albedo_mean))
     x = x.replace(light=_light(x, data, sample_weight(head, observed, x, data, index, hyper), level))
@@ -201,7 +219,7 @@ def fit_colours(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, 
 
 def landmark_error(head: HeadModel, observed: Observed, x: Unknowns, config: FitConfig) -> jax.Array:
     """(V,) mean distance of the fit's landmarks, model to detected, over the size of the detected face."""
-    data = _landmark_data(head, observed, Hyper(), config)
+    data = landmark_data(head, observed, Hyper(), config)
     distance = jnp.linalg.norm(terms.landmark_pixels(x, data, observed.image.shape[1]), axis=-1)
     extent = jnp.max(jnp.ptp(data.detected, axis=1), -1)
     return masked_mean(distance, data.weight, axis=-1) / extent
@@ -266,7 +284,7 @@ def colour_data(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, 
 
 
 def sample_weight(head, observed, x: Unknowns, data, index, hyper: Hyper) -> jax.Array:
-    """(V, n, 3) photometric weights: visible, not grazing, inside the photo, and robust against outliers."""
+    """(V, n, 3) photometric weights: visible, not grazing, inside the photo, and robust against outliers and views."""
     index, fresh = index
     size = observed.image.shape[1]
     x = jax.lax.stop_gradient(x)
@@ -287,10 +305,10 @@ def sample_weight(head, observed, x: Unknowns, data, index, hyper: Hyper) -> jax
     facing = jnp.clip((facing - low) / (high - low), 0, 1)
     base = seen * (inside > 0.99) * facing * fresh[None] * observed.view_mask[:, None]
     residual, _ = terms.colour_terms(x, data)
-    distance = jnp.sum(residual**2, -1) / (
-        hyper.colour_robust**2 * 3 * (hyper.colour**2 + data.detail[None, :, 0] ** 2)
-    )
-    return jax.lax.stop_gradient(jnp.broadcast_to((base / (1 + distance) ** 2)[..., None], residual.shape))
+    distance = jnp.mean(residual**2, -1) / (hyper.colour**2 + data.detail[None, :, 0] ** 2)
+    weight = base / (1 + distance / hyper.colour_robust**2) ** 2
+    weight = weight / jnp.maximum(masked_mean(distance, weight, axis=-1) / hyper.colour_misfit, 1.0)[:, None]
+    return jax.lax.stop_gradient(jnp.broadcast_to(weight[..., None], residual.shape))
 
 
 def _light(x: Unknowns, data, weight, level):

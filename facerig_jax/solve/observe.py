@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from facerig_jax.config import FitConfig, Hyper, LearnedConfig
+from facerig_jax.config import Hyper, LearnedConfig
 from facerig_jax.detect import detect
 from facerig_jax.detect.landmarks import LANDMARKS68
 from facerig_jax.energies import table
@@ -15,8 +15,10 @@ from facerig_jax.geometry.crop import crop_around, crop_image, inside_photo, to_
 from facerig_jax.numerics import linear_to_srgb, srgb_to_linear
 from facerig_jax.solve import status as codes
 from facerig_jax.solve.classical import Observed, landmark_pose, solve_classical
+from facerig_jax.solve.flow import find_points
 from facerig_jax.solve.points import dense_landmark_model, landmark68_model
 from facerig_jax.solve.state import FirstGuess
+from facerig_jax.solve.unknowns import Unknowns
 from facerig_jax.types import Crop, Detection, HeadModel
 
 # Points that the detector reports.
@@ -72,13 +74,14 @@ def observe_learned(observed: Observed, head: HeadModel, config: LearnedConfig) 
 
 
 def look(
-    images, points, weight, usable, size, head: HeadModel, config: LearnedConfig
+    images, points, weight, usable, size, head: HeadModel, config: LearnedConfig, params: dict
 ) -> tuple[table.Observed, FirstGuess | None, Crop]:
     """What the learned solver looks at and starts from.
 
     Args:
       images, points, weight, usable, size, head: as `observe` takes them.
       config: static settings.
+      params: the learned solver's; looked at only where config.flow is set.
 
     Returns:
       evidence: its crops and landmarks.
@@ -91,16 +94,27 @@ def look(
         seen = observed
         if start.crop_size != side:
             seen, _ = observe(images, points, weight, usable, size, head, start.crop_size, margin)
-        first = classical_guess(seen, head, start)
+        first = classical_guess(seen, head, config, params)
     else:
         first = None if config.networks.pose_blocks else mean_guess(observed, head, config)
     return observe_learned(observed, head, config), first, crop
 
 
-def classical_guess(observed: Observed, head: HeadModel, config: FitConfig) -> FirstGuess:
-    """The classical solver's fit. A normalised pose is the same for crops of any size around the same square."""
-    x, _ = solve_classical(head, observed, Hyper(), config)
-    pose = pose_to_normalized(x.pose, head.unit_mm, config.crop_size)
+def solve_start(observed: Observed, head: HeadModel, config: LearnedConfig, params: dict) -> tuple[Unknowns, dict]:
+    """The classical solver's fit that the first stage starts from, with the flow network where there is one."""
+    if config.flow is None:
+        return solve_classical(head, observed, Hyper(), config.start)
+
+    def seek(x, landmarks):
+        return find_points(params["flow"], head, observed, x, landmarks, config.flow)
+
+    return solve_classical(head, observed, Hyper(), config.start, seek)
+
+
+def classical_guess(observed: Observed, head: HeadModel, config: LearnedConfig, params: dict) -> FirstGuess:
+    """That fit. A normalised pose is the same for crops of any size around the same square."""
+    x, _ = solve_start(observed, head, config, params)
+    pose = pose_to_normalized(x.pose, head.unit_mm, config.start.crop_size)
     return FirstGuess(pose, x.inverse_distance, x.identity, x.albedo, x.expression)
 
 

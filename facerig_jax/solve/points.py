@@ -39,6 +39,11 @@ def landmark68_model(head: HeadModel) -> PointModel:
     return PointModel(*(landmark_positions(head.landmarks68, basis) for basis in _bases(head)))
 
 
+def position_model(head: HeadModel, index: jax.Array) -> PointModel:
+    """Position of the vertices `index` (n,), C = 3."""
+    return PointModel(*(basis[..., index, :] for basis in _bases(head)))
+
+
 def surface_model(head: HeadModel, index: jax.Array) -> PointModel:
     """Position and two tangents of the vertices `index` (n,), C = 9."""
 

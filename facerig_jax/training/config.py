@@ -11,7 +11,7 @@ from flax import struct
 from facerig_jax.config import BASE, LearnedConfig
 from facerig_jax.data.synthetic import SubjectConfig
 
-TASKS = ("fit", "pose")
+TASKS = ("fit", "pose", "flow")
 SCHEDULES = ("cosine", "constant")
 
 
@@ -34,6 +34,10 @@ class LossWeights:
     code:       squared error of the blendshape weights, where codes are named.
     albedo:     |log albedo ratio| up to one common factor per person, which the light could take.
     photometric: |colour difference| on visible face vertices.
+
+    Of the flow network alone:
+
+    flow:       negative log likelihood of the true offsets on the face's texels.
     """
 
     depth: jax.Array | float = 1.0
@@ -46,6 +50,7 @@ class LossWeights:
     code: jax.Array | float = 0.0
     albedo: jax.Array | float = 0.0
     photometric: jax.Array | float = 0.0
+    flow: jax.Array | float = 1.0
 
 
 # With the published weights the posed mesh's depth rules the gradient; here the neutral does (configs/base_cpu.py).
@@ -74,6 +79,7 @@ class DataConfig:
     first:   number of the first of ever new ones, for a run that goes on from another's weights.
     reuse:   how often each of ever new ones is seen, where drawing one takes longer than learning from it.
     cache:   folder that keeps the subjects as they are prepared, for later epochs and runs; '' = none.
+    landmarks: 'subject' as the source gives them (synthetic subjects: imitated), or 'detector': found on the photos.
     min_views: fewest photos of a synthetic subject that count, the others being masked: from this to all, few more
              rarely; 0 = always all.
     views, size: photos per subject of a folder, and the side they are reduced and padded to.
@@ -87,6 +93,7 @@ class DataConfig:
     first: int = 0
     reuse: int = 1
     cache: str = ""
+    landmarks: str = "subject"
     min_views: int = 0
     views: int = 4
     size: int = 512
@@ -119,7 +126,7 @@ class TrainConfig:
     """A run.
 
     name:        for messages.
-    task:        'fit' the whole solver, or 'pose' its pose regressor alone.
+    task:        'fit' the whole solver, 'pose' its pose regressor alone, or 'flow' its flow network alone.
     model:       the solver that is trained.
     energies:    weight of each energy inside it: feature, landmark, photometric.
     losses:      LossWeights.
@@ -129,7 +136,7 @@ class TrainConfig:
     microbatch:  subjects that a device works on at once: 1 needs least memory.
     curriculum:  (first step, number of stages) pairs: coarse stages first. () = always all.
     seed:        of the first weights.
-    init:        .npz weights to start from, instead of random ones.
+    init:        .npz weights to start from; networks that it does not hold start from random ones.
     log_every, save_every, validate_every: steps; 0 = only at the end.
     keep:        checkpoints kept.
     validation:  synthetic subjects of the validation split to measure on.

@@ -11,15 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from facerig_jax.data.subjects import Source
+from facerig_jax.checks import check_choice
+from facerig_jax.data.subjects import Source, Subject
 from facerig_jax.export.files import atomic_write
 from facerig_jax.settings import to_plain
 from facerig_jax.training.config import DataConfig, TrainConfig
-from facerig_jax.training.objective import Example, Teacher, make_example
+from facerig_jax.training.objective import Example, Teacher, make_example, prepared_model
 
 SETTINGS = "examples.json"
 # Counts up when what an example holds changes its meaning.
-FORMAT = 1
+FORMAT = 2
 
 
 class Examples:
@@ -33,13 +34,17 @@ class Examples:
       folder: where all of them are kept as .npz files; None: nowhere.
 
     Raises:
-      ValueError: the folder holds subjects that were prepared with other settings.
+      ValueError: the folder holds subjects that were prepared with other settings, or the flow network that they are
+        to be prepared with is missing.
     """
 
     def __init__(self, source: Source, teacher: Teacher, config: TrainConfig, memory: int, folder: Path | None = None):
+        check_choice("data.landmarks", config.data.landmarks, LANDMARKS)
         self.name = source.name
         self._source, self._teacher, self._folder = source, teacher, folder
-        self._model, self._data = config.model, config.data
+        self._model, self._data = prepared_model(config), config.data
+        if self._model.flow is not None and "flow" not in teacher.params:
+            raise ValueError("init: model.flow needs the weights of a trained flow network (task='flow').")
         self._kept = functools.lru_cache(memory)(self._read_or_make)
         if folder is not None:
             _check_folder(folder, example_settings(source, teacher, config))
@@ -64,10 +69,14 @@ class Examples:
         return example
 
     def _make(self, index: int) -> Example:
-        subject = self._source(index)
+        subject = self._subject(index)
         if self._data.source == "synthetic" and self._data.min_views:
             subject = subject.replace(view_mask=view_mask(len(subject.images), self._data, index))
         return jax.device_get(_prepare(subject, self._teacher, self._model))
+
+    def _subject(self, index: int) -> Subject:
+        subject = self._source(index)
+        return subject.replace(landmarks=None) if self._data.landmarks == "detector" else subject
 
     def _read(self, path: Path) -> Example:
         shapes = self._shapes
@@ -80,7 +89,7 @@ class Examples:
 
     @functools.cached_property
     def _shapes(self) -> Example:
-        return jax.eval_shape(lambda s, t: make_example(s, t, self._model), self._source(0), self._teacher)
+        return jax.eval_shape(lambda s, t: make_example(s, t, self._model), self._subject(0), self._teacher)
 
 
 def view_mask(count: int, data: DataConfig, index: int) -> np.ndarray:
@@ -96,22 +105,28 @@ def _prepare(subject, teacher: Teacher, model) -> Example:
 
 def example_settings(source: Source, teacher: Teacher, config: TrainConfig) -> dict:
     """Everything that an example depends on, as plain values."""
-    model = config.model
-    head = hashlib.blake2b(digest_size=8)
-    for leaf in jax.tree.leaves(teacher.head):
-        head.update(np.ascontiguousarray(leaf).tobytes())
+    model = prepared_model(config)
     return {
         "format": FORMAT,
         "source": source.name,
         "data": {key: value for key, value in to_plain(config.data).items() if key in EXAMPLE_DATA},
-        "model": {key: to_plain(model)[key] for key in ("crop_margin", "start", "landmarks", "coarse")},
+        "model": {key: to_plain(model)[key] for key in ("crop_margin", "start", "flow", "landmarks", "coarse")},
         "image_size": model.networks.image_size,
-        "head": head.hexdigest(),
+        "head": _digest(teacher.head),
+        "networks": _digest(teacher.params),
     }
 
 
+def _digest(tree) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for leaf in jax.tree.leaves(tree):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
 # The fields of DataConfig that say what a subject looks like.
-EXAMPLE_DATA = ("source", "seed", "subject", "others", "min_views", "views", "size")
+EXAMPLE_DATA = ("source", "seed", "subject", "others", "landmarks", "min_views", "views", "size")
+LANDMARKS = ("subject", "detector")
 
 
 def _check_folder(folder: Path, settings: dict) -> None:

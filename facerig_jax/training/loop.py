@@ -17,12 +17,14 @@ from jax.sharding import Mesh
 
 from facerig_jax.config import EnergyWeights
 from facerig_jax.data.subjects import Source
+from facerig_jax.detect import load_detector
 from facerig_jax.export.files import atomic_write
+from facerig_jax.networks.model import init_params
 from facerig_jax.networks.weights import read_weights, write_weights
 from facerig_jax.training.checkpoints import Checkpoints
 from facerig_jax.training.config import DataConfig, TrainConfig
 from facerig_jax.training.examples import Examples
-from facerig_jax.training.objective import Example, Teacher, example_loss, make_teacher
+from facerig_jax.training.objective import Example, Teacher, example_loss, make_teacher, prepared_model
 from facerig_jax.training.records import DONE, WEIGHTS, Records, open_workdir
 from facerig_jax.training.update import (
     MAX_SKIPPED,
@@ -79,11 +81,12 @@ def train(
     if jax.process_index() == 0:
         open_workdir(folder, config)
     with Checkpoints(folder / "checkpoints", config.keep) as checkpoints, _stop_signal() as stop:
-        state = init_state(config, mesh, _first_params(config))
+        params = first_params(config)
+        state = init_state(config, mesh, params)
         state = checkpoints.restore(state, say) or state
         say(f"{config.name}: from update {state.step} of {config.steps} on {mesh.size} devices, {source.name}.")
         records = Records(folder, int(state.step), jax.process_index() == 0)
-        teacher = make_teacher(head, config.model)
+        teacher = make_teacher(head, config.model, preparing_params(config, params))
         examples, measured = make_examples(config, teacher, source, validation)
         teacher = jax.device_put(teacher, replicated(mesh))
         run = Run(config, mesh, teacher, examples, measured, checkpoints, records, stop, say, show)
@@ -180,13 +183,29 @@ def is_done(workdir) -> bool:
     return (Path(workdir) / DONE).is_file()
 
 
-def _first_params(config: TrainConfig) -> dict | None:
+def first_params(config: TrainConfig) -> dict:
+    """The weights that a run starts from: those of config.init where it has them, random ones elsewhere.
+
+    Raises:
+      ValueError: config.init is not a file of weights for these networks.
+    """
+    params = init_params(jax.random.key(config.seed), config.model)
     if not config.init:
-        return None
-    params, model = read_weights(config.init)
-    if model.networks != config.model.networks:
-        raise ValueError(f"init: the networks in {config.init} have other sizes than model.networks.")
-    return params
+        return params
+    given, model = read_weights(config.init)
+    for name in ("networks", "flow"):
+        if getattr(model, name) not in (getattr(config.model, name), None):
+            raise ValueError(f"init: the networks in {config.init} have other sizes than model.{name}.")
+    stages = given.pop("stages")[: config.model.stages]
+    params |= {name: given[name] for name in params if name in given}
+    return {**params, "stages": stages + params["stages"][len(stages) :]}
+
+
+def preparing_params(config: TrainConfig, params: dict) -> dict:
+    """What a run's subjects are prepared with, of a run's first weights."""
+    used = {"detector": load_detector()} if config.data.landmarks == "detector" else {}
+    trained = config.init and prepared_model(config).flow is not None and read_weights(config.init)[1].flow is not None
+    return {**used, "flow": params["flow"]} if trained else used
 
 
 def make_examples(config: TrainConfig, teacher: Teacher, source: Source, validation: Source | None):

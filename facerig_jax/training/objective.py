@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -13,16 +15,20 @@ from facerig_jax.energies.table import Observed, uses_dense
 from facerig_jax.geometry.camera import from_image, normalized_to_pose, project, to_image
 from facerig_jax.geometry.crop import to_crop
 from facerig_jax.geometry.mesh import vertex_normals
-from facerig_jax.geometry.uv_tables import UVTable
+from facerig_jax.geometry.uv_tables import UVTable, vertex_to_uv
 from facerig_jax.head.model import landmark_positions, neutral
 from facerig_jax.head.thin import thin, thin_index
-from facerig_jax.networks.model import normalize_images, regress_pose
-from facerig_jax.numerics import masked_mean, srgb_to_linear
+from facerig_jax.networks.model import apply, flow_module, normalize_images, regress_pose
+from facerig_jax.numerics import HIGHEST, masked_mean, safe_norm, srgb_to_linear
 from facerig_jax.rig.space import make_tables
 from facerig_jax.solve.classical import landmark_pose
+from facerig_jax.solve.flow import flow_maps, flow_tables
 from facerig_jax.solve.learned import solve_learned
 from facerig_jax.solve.observe import find_landmarks, look
+from facerig_jax.solve.points import dense_landmark_model, landmark68_model
 from facerig_jax.solve.state import FirstGuess
+from facerig_jax.solve.terms import LandmarkData
+from facerig_jax.solve.unknowns import Unknowns
 from facerig_jax.training import losses
 from facerig_jax.training.config import TASKS, LossWeights, TrainConfig
 from facerig_jax.types import HeadModel
@@ -30,6 +36,8 @@ from facerig_jax.types import HeadModel
 # Losses in pixels are those of a crop of this side, whatever the crop's.
 REFERENCE_SIZE = 256
 MIN_ALBEDO = 0.01
+# True offsets that the flow network learns are cut at this, mm per axis.
+MAX_OFFSET = 20.0
 
 
 def reference_area(size: int) -> float:
@@ -45,6 +53,7 @@ class Teacher:
     index:  (P',) which of its vertices those of `work` are.
     edges:  of `work`.
     tables: its UV tables by their size.
+    params: of the networks that subjects are prepared with: 'detector', and 'flow' where the solver has it.
     """
 
     head: HeadModel
@@ -52,6 +61,7 @@ class Teacher:
     index: jax.Array
     edges: losses.Edges
     tables: dict[int, UVTable]
+    params: dict
 
 
 @struct.dataclass
@@ -96,25 +106,52 @@ class Target:
     expression: jax.Array | None
 
 
-def make_teacher(head: HeadModel, model: LearnedConfig) -> Teacher:
-    """Prepares a head, whose triangles must be given as numbers, for the losses of a solver."""
+def make_teacher(head: HeadModel, model: LearnedConfig, params: dict | None = None) -> Teacher:
+    """Prepares a head, whose triangles must be given as numbers, for the losses of a solver.
+
+    Args:
+      head: morphable head.
+      model: the solver's settings.
+      params: of the networks that subjects are prepared with, see Teacher.
+    """
+    params = {} if params is None else params
     work = jax.tree.map(jnp.asarray, thin(head) if model.coarse else head)
     index = thin_index(head) if model.coarse else jnp.arange(head.mean.shape[0])
     tables = make_tables(work, model)
-    return Teacher(jax.tree.map(jnp.asarray, head), work, index, losses.mesh_edges(work.faces), tables)
+    if model.flow is not None:
+        tables |= flow_tables(work, model.flow)
+    return Teacher(jax.tree.map(jnp.asarray, head), work, index, losses.mesh_edges(work.faces), tables, params)
+
+
+def prepared_model(config: TrainConfig) -> LearnedConfig:
+    """The solver's settings that a run's subjects are prepared with.
+
+    The flow network learns on the fit to the detected landmarks, in the crops of that fit.
+    """
+    model = config.model
+    if config.task != "flow":
+        return model
+    if model.flow is None or model.start is None:
+        raise ValueError("task: 'flow' trains the network that model.flow asks for.")
+    start = dataclasses.replace(model.start, blur=())
+    networks = dataclasses.replace(model.networks, image_size=start.crop_size)
+    return dataclasses.replace(model, flow=None, start=start, networks=networks)
 
 
 def make_example(subject: Subject, teacher: Teacher, model: LearnedConfig) -> Example:
-    """Prepares a subject exactly as `fit_rig` does, but that its crops are rounded to 8 bits."""
+    """Prepares a subject exactly as `fit_rig` does, but that its crops are rounded to 8 bits.
+
+    Landmarks that the subject does not give are found on its photos.
+    """
     head, images = teacher.head, subject.images
     images = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
     n_views = images.shape[0]
-    found, points = find_landmarks({}, images, subject.landmarks)
+    found, points = find_landmarks(teacher.params, images, subject.landmarks)
     mask = jnp.ones(n_views) if subject.view_mask is None else subject.view_mask
     size = jnp.broadcast_to(jnp.array(images.shape[1:3]), (n_views, 2))
     size = size if subject.image_size is None else subject.image_size
     weight = jnp.ones(points.shape[:2])
-    seen, first, crop = look(images, points, weight, found & (mask > 0), size, head, model)
+    seen, first, crop = look(images, points, weight, found & (mask > 0), size, head, model, teacher.params)
     return Example(
         photo=jnp.round(255 * seen.photo).astype(jnp.uint8),
         inside=seen.colour[..., 3] > 0.5,
@@ -195,7 +232,7 @@ def example_loss(
         the truth after a similarity, first that of the first guess, then after every stage.
     """
     evidence, target = evidence_of(example, config.model), example.target
-    task = {"fit": fit_losses, "pose": pose_losses}[check_choice("task", config.task, TASKS)]
+    task = {"fit": fit_losses, "pose": pose_losses, "flow": flow_losses}[check_choice("task", config.task, TASKS)]
     terms, errors = task(params, teacher, evidence, example.first, target, energies, config.model)
     loss = sum(getattr(weights, name) * value for name, value in terms.items())
     return loss, {**terms, "error": errors}
@@ -300,3 +337,34 @@ def pose_losses(params, teacher: Teacher, evidence: Observed, first, target: Tar
     loss = jax.vmap(losses.depth_loss, (0, 0, None))(posed, target.projected, target.mask)
     loss = reference_area(size) * masked_mean(loss, evidence.view_mask)
     return {"depth": loss}, neutral_errors(jnp.zeros((0, *work.mean.shape)), first, target, work)
+
+
+def flow_losses(params, teacher: Teacher, evidence: Observed, first, target: Target, energies, model: LearnedConfig):
+    """The flow network's loss, by name: the truth is Laplace distributed around its offsets."""
+    del energies
+    work, tables, size = teacher.work, teacher.tables, evidence.photo.shape[1]
+    fitted = Unknowns(
+        identity=first.identity,
+        albedo=first.albedo,
+        pose=normalized_to_pose(first.pose, work.unit_mm, size),
+        inverse_distance=first.inverse_distance,
+        expression=first.expression,
+        light=jnp.zeros((first.pose.shape[0], 9, 3)),
+    )
+    points = dense_landmark_model(teacher.head) if uses_dense(work, model) else landmark68_model(teacher.head)
+    count = evidence.landmarks.shape[1]
+    landmarks = LandmarkData(points, evidence.landmarks, evidence.weight, jnp.ones(count), jnp.zeros((1, count, 2)))
+    photo = jnp.concatenate([evidence.photo, evidence.colour[..., 3:]], -1)
+    maps, frame = flow_maps(work, photo, fitted, landmarks, tables, model.flow)
+    offset, log_error = apply(flow_module(model.flow), params["flow"], jax.lax.stop_gradient(maps))
+    gap = to_image(target.projected, size, size)[..., :2] - frame.image
+    gap = jnp.einsum("vpj,vij->vpi", gap, frame.turn, precision=HIGHEST) / frame.scale[:, None, None]
+    table = tables[model.flow.uv_size // 2]
+    truth = jax.vmap(lambda value: vertex_to_uv(value, table))(jnp.clip(gap, -MAX_OFFSET, MAX_OFFSET))
+    known = vertex_to_uv(target.mask.astype(jnp.float32)[:, None], table)[..., 0] > 0.99
+    weight = known[None] * evidence.view_mask[:, None, None]
+    distance = safe_norm(offset - truth)
+    loss = masked_mean(2 * log_error + distance * jnp.exp(-log_error), weight)
+    rms = jnp.sqrt(masked_mean(distance**2, weight))
+    before = jnp.sqrt(masked_mean(jnp.sum(truth**2, -1), weight))
+    return {"flow": loss}, jnp.stack([before, rms])

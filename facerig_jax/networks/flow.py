@@ -1,0 +1,73 @@
+"""The network that sees, in UV space, where a face that has been fitted roughly differs from the photo."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from facerig_jax.networks.layers import convolve
+
+GROUPS = 8
+# The offset in mm where the last layer gives 1, and the range of the logarithm of its expected error in mm.
+GAIN_MM = 2.0
+LOG_ERROR = (-2.5, 3.0)
+
+
+def _conv(features: int, kernel: int = 3, stride: int = 1, *, bias: bool = False, name: str) -> nn.Conv:
+    return nn.Conv(
+        features, (kernel, kernel), stride, padding="SAME", use_bias=bias, conv_general_dilated=convolve, name=name
+    )
+
+
+class FlowBlock(nn.Module):
+    """Residual block of two 3x3 convolutions; where the shape changes its skip is a mean and a 1x1 convolution."""
+
+    features: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, C) -> (B, H / stride, W / stride, features)."""
+        y = _conv(self.features, stride=self.stride, name="conv1")(x)
+        y = nn.relu(nn.GroupNorm(GROUPS, name="norm1")(y))
+        y = _conv(self.features, name="conv2")(y)
+        y = nn.GroupNorm(GROUPS, name="norm2")(y)
+        if x.shape != y.shape:
+            if self.stride > 1:
+                x = nn.avg_pool(x, (self.stride,) * 2, (self.stride,) * 2)
+            x = _conv(self.features, 1, bias=True, name="skip")(x)
+        return nn.relu(x + y)
+
+
+class FlowNet(nn.Module):
+    """A U-Net over the UV maps of single views.
+
+    widths: channels from the finest to the coarsest level, each level half as fine as the one before.
+    place: learned channels that tell it which texel is which.
+    """
+
+    widths: tuple[int, ...]
+    place: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Offsets (B, S / 2, S / 2, 2) mm and the logarithms of their expected lengths' errors (B, S / 2, S / 2), mm.
+
+        x: (B, S, S, C) of `solve.flow.flow_maps`.
+        """
+        size, (finest, *coarser) = x.shape[1] // 2, self.widths
+        place = self.param("place", nn.initializers.zeros, (size, size, self.place))
+        x = _conv(finest, 4, 2, bias=True, name="first")(x)
+        x = jnp.concatenate([x, jnp.broadcast_to(place[None], (len(x), *place.shape))], -1)
+        x = FlowBlock(finest, name="down0")(x)
+        levels = [x]
+        for number, width in enumerate(coarser, 1):
+            x = FlowBlock(width, 2, name=f"down{number}")(x)
+            x = FlowBlock(width, name=f"deep{number}")(x) if number < len(coarser) else x
+            levels.append(x)
+        for number in reversed(range(len(coarser))):
+            width, fine = self.widths[number], levels[number]
+            x = _conv(width, 1, bias=True, name=f"narrow{number}")(x)
+            x = jax.image.resize(x, (*fine.shape[:3], width), "linear")
+            x = FlowBlock(width, name=f"up{number}")(jnp.concatenate([x, fine], -1))
+        x = _conv(3, bias=True, name="out")(x)
+        return GAIN_MM * x[..., :2], jnp.clip(x[..., 2], *LOG_ERROR)

@@ -1,0 +1,156 @@
+"""The flow network: what it sees does not depend on the image's roll, what it says is mm to the right and up."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from subjects import SIZE, small_head, small_params, subject
+from test_api_learned import CONFIG, fit
+
+from facerig_jax.config import FitConfig, FlowConfig, Hyper
+from facerig_jax.geometry.camera import normalized_to_pose, project, to_image
+from facerig_jax.head.model import vertices
+from facerig_jax.head.thin import thin
+from facerig_jax.networks.model import init_params
+from facerig_jax.numerics import linear_to_srgb
+from facerig_jax.solve.classical import Observed, initial, landmark_data
+from facerig_jax.solve.flow import find_points, flow_maps, flow_tables
+from facerig_jax.training.config import DataConfig, TrainConfig
+from facerig_jax.training.examples import Examples
+from facerig_jax.training.objective import example_loss, make_teacher
+from facerig_jax.training.update import init_state, make_mesh, make_update
+
+FLOW = FlowConfig(uv_size=32, widths=(8, 8), place=4, points=60)
+START = FitConfig(crop_size=SIZE, blur=(), landmark_steps=3)
+# What the network says here: two mm to the right, one down, an error of e^0.5 mm.
+SAYS = jnp.array([1.0, -0.5, 0.5])
+
+
+def quiet_network() -> dict:
+    """An untrained network whose last layer says the same of every texel."""
+    config = dataclasses.replace(CONFIG, start=START, flow=FLOW)
+    params = init_params(jax.random.key(0), config)["flow"]
+    return {**params, "out": {**params["out"], "bias": SAYS}}
+
+
+def look(turned: bool):
+    """The small subject's first photo, maybe turned by a quarter to the left, and the mean head posed in it."""
+    made, landmarks = subject()
+    image, points = np.asarray(made.images[:1], np.float32), np.asarray(landmarks[:1])
+    if turned:
+        image = np.rot90(image, axes=(1, 2)).copy()
+        points = np.stack([points[..., 1], SIZE - 1 - points[..., 0], points[..., 2]], -1)
+    one = jnp.ones(1)
+    ones = jnp.ones((1, SIZE, SIZE))
+    observed = Observed(jnp.asarray(image), ones, jnp.asarray(points), jnp.ones(points.shape[:2]), one)
+    x = initial(small_head(), observed, Hyper(), START)
+    return observed, x, landmark_data(small_head(), observed, Hyper(), START)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_the_network_says_is_mm_to_the_heads_right_and_up(turned):
+    observed, x, landmarks = look(turned)
+    points = find_points(quiet_network(), small_head(), observed, x, landmarks, FLOW)
+    posed = to_image(project(points.model.mean, x.pose[0], x.inverse_distance[0]), SIZE, SIZE)[:, :2]
+    roll = float(x.pose[0, 2])
+    assert abs(roll - (np.pi / 2 if turned else 0)) < 0.2
+    right, up = np.array([np.cos(roll), -np.sin(roll)]), np.array([-np.sin(roll), -np.cos(roll)])
+    wanted = posed + x.pose[0, 3] * (2 * right - up)[None]
+    np.testing.assert_allclose(points.detected[0], wanted, atol=1e-3)
+    np.testing.assert_allclose(points.weight[0], np.exp(-1), rtol=1e-5)
+
+
+def test_what_the_network_sees_does_not_depend_on_the_roll():
+    work = thin(small_head())
+
+    def maps(turned):
+        observed, x, landmarks = look(turned)
+        photo = jnp.concatenate([linear_to_srgb(observed.image), observed.inside[..., None]], -1)
+        return np.asarray(flow_maps(work, photo, x, landmarks, flow_tables(work, FLOW), FLOW)[0])
+
+    gap = np.abs(maps(False) - maps(True))
+    assert np.median(gap) < 1e-4
+    assert np.mean(gap > 0.05) < 0.03  # what is visible, and the crop's border, may differ by a pixel
+
+
+def test_the_loss_is_least_where_the_network_says_the_truth():
+    model = dataclasses.replace(CONFIG, start=START, flow=FLOW, stages=1)
+    model = dataclasses.replace(model, networks=dataclasses.replace(model.networks, image_size=SIZE))
+    config = TrainConfig(task="flow", model=model, data=DataConfig(source="here"))
+    made, landmarks = subject()
+    given = jax.tree.map(np.asarray, made.replace(landmarks=landmarks))
+    teacher = make_teacher(small_head(), model)
+    example = Examples(Once(given), teacher, config, 1)(0)
+    first = example.first
+    work = teacher.work
+    posed = vertices(work, first.identity, first.expression)
+    pose = normalized_to_pose(first.pose, work.unit_mm, SIZE)
+    roll, scale = pose[:, 2:3], pose[:, 3:4]
+    off = scale * jnp.concatenate([2 * jnp.cos(roll) + jnp.sin(roll), 2 * jnp.sin(roll) - jnp.cos(roll)], 1)
+    true = project(posed, pose, first.inverse_distance).at[..., :2].add(off[:, None])
+    example = example.replace(target=example.target.replace(projected=true))
+    params = {"flow": quiet_network()}
+    loss, measures = example_loss(params, teacher, example, config.losses, None, config)
+    np.testing.assert_allclose(measures["error"], [5**0.5, 0], atol=2e-3)
+    np.testing.assert_allclose(loss, 1.0, atol=2e-3)  # 2 log b + |d| / b with b = e^0.5, d = 0
+
+
+@dataclasses.dataclass
+class Once:
+    """A source of one subject."""
+
+    subject: object
+    name: str = "one"
+
+    def __len__(self):
+        return 1
+
+    def __call__(self, index):
+        return self.subject
+
+
+def test_a_fit_with_the_network_is_finite_and_sees_new_points():
+    config = dataclasses.replace(CONFIG, start=START, flow=FLOW, stages=0)
+    made, landmarks = subject()
+    params = init_params(jax.random.key(0), config)
+    plain = fit(made.images, landmarks, {**small_params(), "learned": params}, config=config)
+    told = {**params, "flow": quiet_network()}
+    moved = fit(made.images, landmarks, {**small_params(), "learned": told}, config=config)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(moved))
+    assert float(jnp.abs(moved.views.pose - plain.views.pose).max()) > 0.01
+
+
+def test_training_the_network_lowers_its_loss():
+    model = tiny.changed(named_codes=True, pose_blocks=())
+    start = FitConfig(crop_size=64, landmarks="68", landmark_steps=2)
+    config = TrainConfig(task="flow", model=dataclasses.replace(model, start=start, flow=FLOW), steps=30, batch=2)
+    mesh, head = make_mesh(), tiny.tiny_head()
+    teacher = make_teacher(head, config.model)
+    examples = Examples(tiny.TinySubjects(), teacher, config, 2)
+    batch = jax.tree.map(lambda *leaves: np.stack(leaves), examples(0), examples(1))
+    state, update, weights = init_state(config, mesh), make_update(config, 1, mesh), config.losses
+    weights = jax.tree.map(jnp.float32, weights)
+    losses = []
+    for _ in range(config.steps):
+        state, measures = update(state, teacher, batch, weights)
+        losses.append(float(measures["loss"]))
+    assert losses[-1] < losses[0] - 0.3
+
+
+def test_settings_that_do_not_fit_are_refused_in_words():
+    for changes, message in (
+        ({"start": None}, "flow: it serves the classical solver's fit"),
+        ({"flow": dataclasses.replace(FLOW, uv_size=30)}, r"flow.uv_size: a multiple of 4 is needed, got 30"),
+        ({"flow": dataclasses.replace(FLOW, widths=(8, 9))}, r"flow.widths: multiples of 8 are needed"),
+    ):
+        config = dataclasses.replace(CONFIG, **{"start": START, "flow": FLOW, **changes})
+        with pytest.raises(ValueError, match=message):
+            init_params(jax.random.key(0), config)
+    config = TrainConfig(model=dataclasses.replace(CONFIG, start=START, flow=FLOW))
+    with pytest.raises(ValueError, match="init: model.flow needs the weights of a trained flow network"):
+        Examples(tiny.TinySubjects(), make_teacher(small_head(), CONFIG), config, 1)
+    with pytest.raises(ValueError, match="task: 'flow' trains the network that model.flow asks for"):
+        Examples(tiny.TinySubjects(), None, TrainConfig(task="flow", model=CONFIG), 1)
