@@ -30,6 +30,7 @@ from absl import flags
 
 from experiments import cli, compare
 from facerig_jax import fit_rig, load
+from facerig_jax.api import SOLVERS
 from facerig_jax.data.photos import read_photos
 from facerig_jax.data.subjects import HELD_OUT_SEED, Subject
 from facerig_jax.data.synthetic import HARD, SubjectConfig, make_subject
@@ -57,6 +58,7 @@ flags.DEFINE_string("out", None, "Folder for the files of --what=methods.")
 flags.DEFINE_list("weights", [], "Files of trained weights, a row each.")
 flags.DEFINE_boolean("allow_untrained", False, "Rows with random weights where none are given.")
 flags.DEFINE_string("renderer", "hard", "Synthetic subjects: plain, hard, train, ... (presets of data.synthetic).")
+_SOLVER = flags.DEFINE_enum("solver", "classical", SOLVERS, "Whose fits synthetic, subjects and photos measure.")
 flags.DEFINE_enum("landmarks", "detector", ["detector", "subject"], "Found on the photos, or the subject's own.")
 flags.DEFINE_list("curve", ["1", "2", "4", "8"], "Numbers of photos for the error over their number; empty: none.")
 flags.DEFINE_integer("curve_count", 20, "Subjects of that curve.", lower_bound=0)
@@ -138,7 +140,9 @@ def synthetic():
             mean_error = float(vertex_error(head.mean, subject.neutral, mask))
             results.setdefault("mean face", []).append((mean_error, 0.0))
             for name, n_views, used_head, points in fits:
-                fit = fit_rig(subject.images[:n_views], params, used_head, landmarks=points[:n_views])
+                fit = fit_rig(
+                    subject.images[:n_views], params, used_head, solver=_SOLVER.value, landmarks=points[:n_views]
+                )
                 rms = float(jnp.sqrt(jnp.mean(fit.rig.identity_code**2)))
                 error = float(vertex_error(fit.rig.neutral, subject.neutral, mask))
                 results.setdefault(name, []).append((error, rms))
@@ -171,7 +175,7 @@ def subjects():
     for folder in sorted(path for path in Path(_SUBJECTS.value).iterdir() if (path / "neutral.ply").is_file()):
         files = sorted([*folder.glob("view_*.jpg"), *folder.glob("view_*.png")])[: _VIEWS.value]
         images = np.stack([photo.image for photo in read_photos(files)])
-        fit = fit_rig(images, params, head)
+        fit = fit_rig(images, params, head, solver=_SOLVER.value)
         scan, points = trimesh.load(folder / "neutral.ply", process=False), np.loadtxt(folder / "points7.txt")
         row = {"subject": folder.name}
         for name, neutral in zip(pooled, (head.mean, fit.rig.neutral), strict=True):
@@ -207,7 +211,8 @@ def photos():
     inner = np.intersect1d(LANDMARKS68[17:], trusted)
     kept = np.ones(len(head.landmarks_dense.weight), np.float32)
     kept[held_out] = 0
-    every, rest = fit_rig(images, params, head), fit_rig(images, params, head, landmark_weight=kept)
+    fit = functools.partial(fit_rig, images, params, head, solver=_SOLVER.value)
+    every, rest = fit(), fit(landmark_weight=kept)
     for view, file in enumerate(files):
         yield {
             "photo": file.stem,
@@ -237,7 +242,7 @@ def camera():
         for index in progress(f"{distance / 1000} m"):
             subject, points = draw(head, params["detector"], index, config)
             for name, hyper in (("free", None), ("orthographic", orthographic)):
-                fit = fit_rig(subject.images, params, head, landmarks=points, hyper=hyper)
+                fit = fit_rig(subject.images, params, head, solver="classical", landmarks=points, hyper=hyper)
                 errors[name].append(float(vertex_error(fit.rig.neutral, subject.neutral, mask)))
                 if name == "free":
                     found.append(float(fit.views.inverse_distance.mean()))

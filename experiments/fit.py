@@ -42,7 +42,7 @@ UNTRAINED = "The networks have random weights (--allow_untrained): what follows 
 
 _IMAGES = flags.DEFINE_string("images", None, "Folder, pattern ('DIR/*.jpg'), photo or video of one person.")
 _OUT = flags.DEFINE_string("out", None, "Folder to write; the files of an earlier fit in it are replaced.")
-_SOLVER = flags.DEFINE_string("solver", "classical", f"Solver: {', '.join(SOLVERS)}.")
+_SOLVER = flags.DEFINE_string("solver", "learned", f"Solver: {', '.join(SOLVERS)}.")
 _PRESET = flags.DEFINE_string("preset", "trained", f"Networks of --solver=learned: {', '.join(LEARNED)}.")
 _UNTRAINED = flags.DEFINE_bool("allow_untrained", False, "Run --solver=learned on random weights: not a likeness.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "Weights of --solver=learned, written by experiments.train (.npz).")
@@ -99,12 +99,9 @@ def check_flags() -> None:
 
 
 def load_parameters():
-    """params and head on the device; refuses to go on where the learned solver has no trained weights."""
-    if _WEIGHTS.value:
-        params, head = load()
-        return {**params, "learned": given_weights()[0]}, head
-    preset = _PRESET.value if _SOLVER.value == "learned" else None
-    return load(preset, allow_untrained=_UNTRAINED.value)
+    """params and head on the device; refuses to go on where the learned solver has no weights."""
+    params, head = load(_PRESET.value, allow_untrained=_UNTRAINED.value)
+    return ({**params, "learned": given_weights()[0]} if _WEIGHTS.value else params), head
 
 
 def read_inputs(spec: str) -> tuple[Inputs, tuple[Photo, ...], tuple[str, ...]]:

@@ -37,28 +37,27 @@ UNTRAINED = (
 
 
 @functools.cache
-def load(preset: str | None = None, *, allow_untrained: bool = False) -> tuple[dict, HeadModel]:
+def load(preset: str = "trained", *, allow_untrained: bool = False) -> tuple[dict, HeadModel]:
     """What `fit_rig` uses by default; read once per process.
 
     Args:
-      preset: also the learned solver's weights: 'trained', or untrained ones of the sizes 'base' or 'paper'.
+      preset: the learned solver's weights: 'trained', or untrained ones of the sizes 'base' or 'paper'.
       allow_untrained: untrained weights will do.
 
     Returns:
-      params: {'detector': weights}, learned and converted; with a preset also 'learned'.
+      params: 'detector' and 'learned': weights by their place.
       head: the embedded head.
 
     Raises:
       ValueError: no such preset, or there are no trained weights for it.
     """
-    params = {"detector": load_detector()}
-    if preset is not None:
-        if check_choice("preset", preset, LEARNED) == "trained":
-            params["learned"] = trained()[0]
-        elif allow_untrained:
-            params["learned"] = init_params(jax.random.key(0), PRESETS[preset])
-        else:
-            raise ValueError(UNTRAINED.format(preset=preset))
+    if check_choice("preset", preset, LEARNED) == "trained":
+        learned = trained()[0]
+    elif allow_untrained:
+        learned = init_params(jax.random.key(0), PRESETS[preset])
+    else:
+        raise ValueError(UNTRAINED.format(preset=preset))
+    params = {"detector": load_detector(), "learned": learned}
     with jax.ensure_compile_time_eval():  # real arrays even where jit is tracing; on the device once, not at every call
         return jax.tree.map(jnp.asarray, (params, load_head()))
 
@@ -68,7 +67,7 @@ def fit_rig(
     params: dict | None = None,
     head: HeadModel | None = None,
     *,
-    solver: str = "classical",
+    solver: str = "learned",
     landmarks=None,
     landmark_weight=None,
     view_mask=None,
@@ -86,7 +85,7 @@ def fit_rig(
       images: (V, H, W, 3) photos, sRGB, uint8 or float in [0, 1]; V >= 1.
       params: weights; default those of `load`. The learned solver needs params['learned'].
       head: morphable head; default `load()[1]`.
-      solver: 'classical' (Levenberg-Marquardt on a linear rig) or 'learned' (the paper's network).
+      solver: 'learned' (networks and optimisation) or 'classical' (Levenberg-Marquardt on a linear rig alone).
       landmarks: (V, 468, 3) photo pixels, z towards the camera; default: found by the detector.
       landmark_weight: (468,) or (V, 468), default 1: how much each point counts.
       view_mask: (V,) 0 marks padding; default all count.
@@ -106,8 +105,9 @@ def fit_rig(
     """
     config, hyper = solver_settings(solver, config, hyper)
     n_views = check_shape("images", images, "V", "H", "W", 3)["V"]
-    trained_too = "trained" if solver == "learned" and params is None else None
-    default_params, default_head = load(trained_too) if params is None or head is None else (params, head)
+    default_params, default_head = load() if params is None or head is None else (params, head)
+    if solver == "learned" and params is None and head is not None and head.mean.shape != default_head.mean.shape:
+        raise ValueError("head: the trained weights are for the embedded head; use solver='classical' with others.")
     params, head = default_params if params is None else params, default_head if head is None else head
     n_points = N_LANDMARKS
     if solver == "learned" and "learned" not in params:

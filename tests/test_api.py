@@ -17,7 +17,8 @@ POINTS_ONLY = facerig_jax.FitConfig(crop_size=64, blur=(), landmark_steps=3)
 
 
 def fit(images, landmarks=None, config=CONFIG, **changes):
-    return facerig_jax.fit_rig(images, small_params(), small_head(), landmarks=landmarks, config=config, **changes)
+    options = {"solver": "classical", "landmarks": landmarks, "config": config, **changes}
+    return facerig_jax.fit_rig(images, small_params(), small_head(), **options)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_a_jitted_fit_is_traced_once(photos):
     def jitted(images, landmarks, params, head, hyper):
         count.append(1)
         return facerig_jax.fit_rig(
-            images, params, head, landmarks=landmarks, hyper=hyper, config=POINTS_ONLY
+            images, params, head, solver="classical", landmarks=landmarks, hyper=hyper, config=POINTS_ONLY
         ).rig.identity_code
 
     for sigma in (1.0, 2.0):
@@ -113,7 +114,7 @@ def test_gradient_by_the_images_is_finite_and_not_zero(photos):
 
 def test_the_one_argument_form_works_under_jit():
     made, _ = subject()
-    result = jax.jit(functools.partial(facerig_jax.fit_rig, config=POINTS_ONLY))(made.images)
+    result = jax.jit(functools.partial(facerig_jax.fit_rig, solver="classical", config=POINTS_ONLY))(made.images)
     assert result.rig.neutral.shape == facerig_jax.load()[1].mean.shape
     assert result.views.status.tolist() == [codes.OK, codes.OK]
     assert_finite(result)

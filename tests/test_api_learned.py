@@ -12,7 +12,8 @@ from tiny import SIZES, tiny_params
 import facerig_jax
 from facerig_jax import api
 from facerig_jax.config import BASE, FitConfig, LearnedConfig
-from facerig_jax.networks.model import init_params
+from facerig_jax.networks.model import count_parameters, init_params
+from facerig_jax.networks.weights import TRAINED, trained
 from facerig_jax.solve import status as codes
 
 CONFIG = LearnedConfig(
@@ -95,11 +96,21 @@ def test_a_photo_without_a_face_is_left_out(photos, fitted):
 
 def test_without_trained_weights_it_refuses_in_words(photos):
     with pytest.raises(ValueError, match=r"the learned solver needs params\['learned'\]"):
-        fit(*photos, params=small_params())
+        fit(*photos, params={"detector": small_params()["detector"]})
     with pytest.raises(ValueError, match=r"No trained weights of this preset .* load\('base', allow_untrained=True\)"):
         facerig_jax.load("base")
     with pytest.raises(ValueError, match="'bse' is not one of 'trained', 'base', 'paper'. Did you mean 'base'?"):
         facerig_jax.load("bse", allow_untrained=True)
+
+
+def test_the_trained_weights_are_small_and_for_the_embedded_head_alone(photos):
+    params, config = trained()
+    assert TRAINED.stat().st_size < 25e6
+    assert api.solver_settings("learned", None, None)[0] == config
+    assert count_parameters(facerig_jax.load()[0]["learned"]) == count_parameters(params) > 0
+    other = small_head().replace(mean=small_head().mean[:-1])
+    with pytest.raises(ValueError, match="head: the trained weights are for the embedded head; use solver='classical'"):
+        facerig_jax.fit_rig(photos[0], head=other)
 
 
 def test_settings_and_weights_of_another_solver_are_refused_in_words(photos):
@@ -119,7 +130,7 @@ def test_started_from_the_classical_fit_untrained_steps_leave_it_as_it_is(photos
     params = {**small_params(), "learned": init_params(jax.random.key(0), still)}
     images, landmarks = photos
     ours = fit(images, landmarks, params, config=still)
-    theirs = facerig_jax.fit_rig(images, params, small_head(), landmarks=landmarks, config=start)
+    theirs = facerig_jax.fit_rig(images, params, small_head(), solver="classical", landmarks=landmarks, config=start)
     np.testing.assert_allclose(ours.rig.neutral, theirs.rig.neutral, atol=1e-5)
     np.testing.assert_allclose(ours.rig.albedo, theirs.rig.albedo, atol=1e-5)
     np.testing.assert_allclose(ours.views.expression, theirs.views.expression, atol=1e-5)

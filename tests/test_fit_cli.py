@@ -348,7 +348,7 @@ def test_unusable_folders_are_refused_in_one_sentence(content, wanted, tmp_path,
     ("others", "wanted"),
     [
         ({"solver": "clasical"}, "Did you mean 'classical'?"),
-        ({"solver": "learned"}, "No trained weights ship yet"),
+        ({"preset": "paper"}, "No trained weights of this preset"),
         ({"solver": "learned", "preset": "bass", "allow_untrained": True}, "Did you mean 'base'?"),
         ({"allow_untrained": True}, "--allow_untrained goes with --solver=learned and --preset=base or paper"),
         ({"max_photos": 9}, "1 to 8"),

@@ -372,7 +372,13 @@ def recovery():
     made, landmarks = subject(2, expressiveness=0.0, noise=0.0)
     hyper = Hyper(landmark_mm=0.1)
     return made, facerig_jax.fit_rig(
-        made.images, small_params(), small_head(), landmarks=landmarks, hyper=hyper, config=CONFIG
+        made.images,
+        small_params(),
+        small_head(),
+        solver="classical",
+        landmarks=landmarks,
+        hyper=hyper,
+        config=CONFIG,
     )
 
 
@@ -404,7 +410,9 @@ def points_fit(head, config=POINTS_ONLY):
     if config.landmarks == "68":  # the detector's points of those names lie elsewhere on the mesh
         exact = landmark_positions(head.landmarks68, made.vertices_img)
         landmarks = landmarks.at[:, np.array(LANDMARKS68)].set(exact)
-    return facerig_jax.fit_rig(made.images, small_params(), head, landmarks=landmarks, config=config), made
+    return facerig_jax.fit_rig(
+        made.images, small_params(), head, solver="classical", landmarks=landmarks, config=config
+    ), made
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ def fit(photos: Photos, head: HeadModel, **options):
 
 def run_classical(head: HeadModel, hyper: Hyper, config: FitConfig, photos: Photos) -> Estimate:
     """Part A's solver; `FitConfig(blur=())` is the linear landmark fit."""
-    return _package(fit(photos, head, hyper=hyper, config=config), config.crop_size)
+    return _package(fit(photos, head, solver="classical", hyper=hyper, config=config), config.crop_size)
 
 
 def run_learned(params: dict, head: HeadModel, config: LearnedConfig, photos: Photos) -> Estimate:
