@@ -307,7 +307,8 @@ def sample_weight(head, observed, x: Unknowns, data, index, hyper: Hyper) -> jax
     residual, _ = terms.colour_terms(x, data)
     distance = jnp.mean(residual**2, -1) / (hyper.colour**2 + data.detail[None, :, 0] ** 2)
     weight = base / (1 + distance / hyper.colour_robust**2) ** 2
-    weight = weight / jnp.maximum(masked_mean(distance, weight, axis=-1) / hyper.colour_misfit, 1.0)[:, None]
+    misfit = jnp.sum(weight * distance, -1) / jnp.maximum(jnp.sum(weight, -1), 1e-3)
+    weight = weight / jnp.maximum(misfit / hyper.colour_misfit, 1.0)[:, None]
     return jax.lax.stop_gradient(jnp.broadcast_to(weight[..., None], residual.shape))
 
 
