@@ -43,17 +43,30 @@ def look(turned: bool):
     if turned:
         image = np.rot90(image, axes=(1, 2)).copy()
         points = np.stack([points[..., 1], SIZE - 1 - points[..., 0], points[..., 2]], -1)
-    one = jnp.ones(1)
     ones = jnp.ones((1, SIZE, SIZE))
-    observed = Observed(jnp.asarray(image), ones, jnp.asarray(points), jnp.ones(points.shape[:2]), one)
-    x = initial(small_head(), observed, Hyper(), START)
-    return observed, x, landmark_data(small_head(), observed, Hyper(), START)
+    observed = Observed(jnp.asarray(image), ones, jnp.asarray(points), jnp.ones(points.shape[:2]), jnp.ones(1))
+    return observed, *begin(small_head(), observed)
+
+
+@jax.jit
+def begin(head, observed):
+    return initial(head, observed, Hyper(), START), landmark_data(head, observed, Hyper(), START)
+
+
+seek = jax.jit(find_points, static_argnums=5)
+
+
+@jax.jit
+def see(head, observed, x, landmarks):
+    work = thin(head)
+    photo = jnp.concatenate([linear_to_srgb(observed.image), observed.inside[..., None]], -1)
+    return flow_maps(work, photo, x, landmarks, flow_tables(work, FLOW), FLOW)[0]
 
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_what_the_network_says_is_mm_to_the_heads_right_and_up(turned):
     observed, x, landmarks = look(turned)
-    points = find_points(quiet_network(), small_head(), observed, x, landmarks, FLOW)
+    points = seek(quiet_network(), small_head(), observed, x, landmarks, FLOW)
     posed = to_image(project(points.model.mean, x.pose[0], x.inverse_distance[0]), SIZE, SIZE)[:, :2]
     roll = float(x.pose[0, 2])
     assert abs(roll - (np.pi / 2 if turned else 0)) < 0.2
@@ -64,14 +77,8 @@ def test_what_the_network_says_is_mm_to_the_heads_right_and_up(turned):
 
 
 def test_what_the_network_sees_does_not_depend_on_the_roll():
-    work = thin(small_head())
-
-    def maps(turned):
-        observed, x, landmarks = look(turned)
-        photo = jnp.concatenate([linear_to_srgb(observed.image), observed.inside[..., None]], -1)
-        return np.asarray(flow_maps(work, photo, x, landmarks, flow_tables(work, FLOW), FLOW)[0])
-
-    gap = np.abs(maps(False) - maps(True))
+    straight, turned = (np.asarray(see(small_head(), *look(turned))) for turned in (False, True))
+    gap = np.abs(straight - turned)
     assert np.median(gap) < 1e-4
     assert np.mean(gap > 0.05) < 0.03  # what is visible, and the crop's border, may differ by a pixel
 
