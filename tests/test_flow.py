@@ -15,11 +15,13 @@ from facerig_jax.geometry.camera import normalized_to_pose, project, to_image
 from facerig_jax.head.model import vertices
 from facerig_jax.head.thin import thin
 from facerig_jax.networks.model import init_params
+from facerig_jax.networks.weights import TRAINED, trained
 from facerig_jax.numerics import linear_to_srgb
 from facerig_jax.solve.classical import Observed, initial, landmark_data
 from facerig_jax.solve.flow import find_points, flow_maps, flow_tables
 from facerig_jax.training.config import DataConfig, TrainConfig
 from facerig_jax.training.examples import Examples
+from facerig_jax.training.loop import first_params, preparing_params
 from facerig_jax.training.objective import example_loss, make_teacher
 from facerig_jax.training.update import init_state, make_mesh, make_update
 
@@ -145,6 +147,16 @@ def test_training_the_network_lowers_its_loss():
         state, measures = update(state, teacher, batch, weights)
         losses.append(float(measures["loss"]))
     assert losses[-1] < losses[0] - 0.3
+
+
+def test_a_run_goes_on_from_the_network_that_ships():
+    model = dataclasses.replace(CONFIG, start=FitConfig(), flow=trained()[1].flow, stages=1)
+    config = TrainConfig(model=model, init=str(TRAINED))
+    params = first_params(config)
+    assert len(params["stages"]) == 1
+    used = preparing_params(config, params)["flow"]
+    assert all(np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (used, trained()[0]["flow"])), strict=True))
+    assert "flow" not in preparing_params(dataclasses.replace(config, init=""), params)
 
 
 def test_settings_that_do_not_fit_are_refused_in_words():

@@ -1,10 +1,9 @@
 """As warm_cpu, from the classical fit with the flow network, on two kinds of subjects, landmarks by the detector.
 
-    python -m experiments.train --config=experiments/configs/mixed_cpu.py --workdir=out/mixed --set init=FLOW.npz
+    python -m experiments.train --config=experiments/configs/mixed_cpu.py --workdir=out/mixed
 
-FLOW.npz holds the flow network, and the first stage that is to go on from an earlier one (warm_cpu's in
-experiments/resume.npz). Has been tried for a few updates: compiling takes 6 minutes on one busy core, an update of 4
-people with their preparing some 6 s.
+Has been tried for a few updates, from the first stage in experiments/resume.npz: compiling takes 6 minutes on one busy
+core, an update of 4 people with their preparing some 6 s.
 """
 
 import dataclasses
@@ -23,6 +22,7 @@ def config() -> TrainConfig:
     return dataclasses.replace(
         base,
         name="mixed_cpu",
+        init="facerig_jax/networks/assets/trained.npz",
         model=model,
         data=dataclasses.replace(flow.data, min_views=1, reuse=3),
         steps=700,

@@ -193,7 +193,7 @@ def first_params(config: TrainConfig) -> dict:
     if not config.init:
         return params
     given, model = read_weights(config.init)
-    for name in ("networks", "flow"):
+    for name in ("networks", "flow") if model.stages else ("flow",):
         if getattr(model, name) not in (getattr(config.model, name), None):
             raise ValueError(f"init: the networks in {config.init} have other sizes than model.{name}.")
     stages = given.pop("stages")[: config.model.stages]
