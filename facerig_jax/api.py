@@ -90,7 +90,7 @@ def fit_rig(
       landmark_weight: (468,) or (V, 468), default 1: how much each point counts.
       view_mask: (V,) 0 marks padding; default all count.
       image_size: (V, 2) height and width of each photo inside its padded image; default all of it.
-      hyper: traced settings: Hyper, for the learned solver EnergyWeights.
+      hyper: traced settings: Hyper, for the learned solver EnergyWeights (of its stages: without any, not looked at).
       config: static settings: FitConfig, for the learned solver LearnedConfig (default: the trained weights').
 
     Returns:

@@ -146,9 +146,8 @@ def flow_maps(
         coarse = jnp.tensordot(spread, residual, 1, precision=HIGHEST)
         residual = jax.image.resize(coarse, (side, side, 2), "linear")
         tone = jnp.broadcast_to(jnp.append(mean, deviation), (side, side, 4))
-        return jnp.concatenate([colour, inside, drawn[..., 2:], residual, tone], -1), FlowFrame(
-            image[:, :2], turn, scale
-        )
+        maps = jnp.concatenate([colour, inside, drawn[..., 2:], residual, tone], -1)
+        return maps, FlowFrame(image[:, :2], turn, scale)
 
     return jax.vmap(view)(x.pose, x.inverse_distance, x.expression, photo, landmarks.detected, landmarks.weight)
 
