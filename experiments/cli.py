@@ -66,18 +66,23 @@ def cache_folder() -> Path:
 
 
 def use_compilation_cache() -> None:
-    """Keeps every compiled program on disk, however small; a cache set up by JAX's own means stays as it is.
+    """Keeps every compiled program and its trace on disk, however small; a cache set up by JAX's own means stays.
 
     Without a writable folder there is no cache.
     """
     import jax
 
-    if jax.config.jax_compilation_cache_dir:
-        return
-    folder = cache_folder()
+    from facerig_jax.programs import keep_traces
+
+    theirs = jax.config.jax_compilation_cache_dir
+    folder = Path(theirs or cache_folder())
+    traces = folder / "traces"
     with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
+        traces.mkdir(parents=True, exist_ok=True)
+    if not os.access(traces, os.W_OK):
+        return
+    keep_traces(traces)
+    if theirs:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -12,6 +12,7 @@ import functools
 import importlib.metadata
 import platform
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -33,6 +34,7 @@ from facerig_jax.export.texture import unwrap_texture
 from facerig_jax.export.view_pictures import rig_pictures, view_pictures
 from facerig_jax.geometry.crop import to_photo
 from facerig_jax.networks.weights import read_weights
+from facerig_jax.programs import Kept
 from facerig_jax.solve.status import OK, POOR_FIT, describe
 
 # Frames of a video that are looked at before some are chosen.
@@ -48,6 +50,7 @@ _UNTRAINED = flags.DEFINE_bool("allow_untrained", False, "Run --solver=learned o
 _WEIGHTS = flags.DEFINE_string("weights", None, "Weights of --solver=learned, written by experiments.train (.npz).")
 _REFINE = flags.DEFINE_integer("refine", 0, "Steps of Adam after the learned ones, same energies.", lower_bound=0)
 _MAX_PHOTOS = flags.DEFINE_integer("max_photos", 8, "Photos or frames to fit, 1 to 8; of more, the best are chosen.")
+_REPORT = flags.DEFINE_bool("report", True, "Draw pictures too: overlays, gallery.png and report.html.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Write into a folder that holds other things than an earlier fit.")
 
 
@@ -73,9 +76,10 @@ def main() -> None:
     result.notes = notes
     with phases("write"), whole_folder(_OUT.value, _OVERWRITE.value) as folder:
         write_meshes(folder, head, result)
-        write_pictures(folder, result)
         result.record = make_record(inputs, phases)
-        write_page(folder, result)
+        if _REPORT.value:
+            write_pictures(folder, result)
+            write_page(folder, result)
         write_record(folder, result)
     say_where(_OUT.value, result)
 
@@ -168,16 +172,12 @@ def given_weights():
 def run_fit(params, head, batch: Batch, phases):
     """The fit, compiled and run apart; weights and head are arguments, so the program holds none of them."""
     config, hyper = fit_settings()
-    static = {"solver": _SOLVER.value, "config": config}
-    hyper = as_arrays(hyper)
-    arguments = {"view_mask": batch.mask, "image_size": batch.sizes, "hyper": hyper}
+    named = {"view_mask": batch.mask, "image_size": batch.sizes, "hyper": as_arrays(hyper)}
+    named |= {"solver": _SOLVER.value, "config": config}
     with phases("fit, compile"):
-        traced = jax.jit(fit_rig, static_argnames=tuple(static)).lower(
-            batch.images, params, head, **arguments, **static
-        )
-        program = traced.compile()
+        program = Kept(fit_rig, ("solver", "config")).compiled(batch.images, params, head, **named)
     with phases("fit, run"):
-        return jax.block_until_ready(program(batch.images, params, head, **arguments))
+        return jax.block_until_ready(program(batch.images, params, head, **named))
 
 
 def check_views(fit, files) -> list[str]:
@@ -200,14 +200,21 @@ def draw(head, fit, batch: Batch, photos, files) -> Result:
     """Texture, pictures and posed meshes of the real views (the padding ends here)."""
     config, _ = fit_settings()
     crop_size = config.crop_size
-    texture = unwrap_texture(head, fit.rig, fit.views, batch.images, batch.sizes, crop_size=crop_size)
-    placed = reprojection(head, fit.rig, fit.views, crop_size)
-    vertices = to_photo(placed.vertices, fit.views.crop)
     used = [int(status) in (OK, POOR_FIT) for status in np.asarray(fit.views.status)]
-    pictures = view_pictures(head, fit.rig, fit.views, batch.images, used, crop_size=crop_size)
-    frames, expressions = rig_pictures(head, fit.rig, texture)
     names, count = [photo.name for photo in photos], len(photos)
-    steps = fit_steps(head, fit, batch.images, names, used, crop_size)
+    pictures, frames, expressions, steps = [None] * count, None, {}, None
+    with ThreadPoolExecutor() as pool:  # these know nothing of each other, and each keeps one core busy
+        unwrapping = pool.submit(
+            unwrap_texture, head, fit.rig, fit.views, batch.images, batch.sizes, crop_size=crop_size
+        )
+        if _REPORT.value:
+            pictures = view_pictures(head, fit.rig, fit.views, batch.images, used, crop_size=crop_size)
+            steps = fit_steps(head, fit, batch.images, names, used, crop_size)
+        placed = reprojection(head, fit.rig, fit.views, crop_size)
+        vertices = to_photo(placed.vertices, fit.views.crop)
+        texture = unwrapping.result()
+    if _REPORT.value:
+        frames, expressions = rig_pictures(head, fit.rig, texture)
     fit = jax.tree.map(np.asarray, fit)
     fit = fit.replace(views=jax.tree.map(lambda x: x[:count], fit.views))
     vertices, error = np.asarray(vertices)[:count], np.asarray(placed.error)[:count]
@@ -224,7 +231,10 @@ def make_record(inputs: Inputs, phases) -> dict:
         "device": f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
         "flags": {
             flag.name: flag.value
-            for flag in (_IMAGES, _OUT, _SOLVER, _PRESET, _WEIGHTS, _UNTRAINED, _REFINE, _MAX_PHOTOS, _OVERWRITE)
+            for flag in (
+                *(_IMAGES, _OUT, _SOLVER, _PRESET, _WEIGHTS),
+                *(_UNTRAINED, _REFINE, _MAX_PHOTOS, _REPORT, _OVERWRITE),
+            )
         },
         "inputs": {
             "kind": inputs.kind,
@@ -239,7 +249,8 @@ def say_where(out: str, result: Result) -> None:
     """Where to look."""
     error = 100 * result.error[np.array(result.used)].mean()
     print(f"{sum(result.used)} of {len(result.photos)} photos used, reprojection error {error:.2f} %.")
-    print(f"Look at {Path(out) / 'report.html'}; open {Path(out) / 'rig.glb'} in Blender.")
+    look = f"Look at {Path(out) / 'report.html'}; o" if _REPORT.value else "O"
+    print(f"{look}pen {Path(out) / 'rig.glb'} in Blender.")
 
 
 if __name__ == "__main__":

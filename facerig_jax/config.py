@@ -144,6 +144,7 @@ class FlowConfig:
     uv_size: side of the maps that it sees, texels; a multiple of 2 ** len(widths).
     widths:  its channels, fine to coarse.
     place:   learned channels that tell it which texel is which.
+    passes:  how often it looks, each time from the fit to what it saw before.
     points:  face vertices that are compared (every n-th one).
     noise:   how many times its errors are taken for larger than it says: those of neighbours are the same error.
     """
@@ -151,6 +152,7 @@ class FlowConfig:
     uv_size: int = 96
     widths: tuple[int, ...] = (32, 64, 96, 128)
     place: int = 16
+    passes: int = 2
     points: int = 500
     noise: float = 8.0
 

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "facerig_jax"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # A module imports only from parts of its own or an earlier line.
 LAYERS = (
-    ("platform", "types", "checks", "settings", "config", "numerics"),
+    ("platform", "types", "checks", "settings", "config", "numerics", "programs"),
     ("geometry",),
     ("head",),
     ("detect",),

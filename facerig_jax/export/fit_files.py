@@ -51,9 +51,9 @@ class Result:
     vertices:    (V, P, 3) posed vertices, pixels of the photos as fitted (`Photo.image`).
     error:       (V,) reprojection error over the outer-eye distance.
     texture:     (S, S, 3) uint8.
-    pictures:    V dicts of pictures, None for views without a face.
-    turntable:   (n, s, s, 3) uint8.
-    expressions: name -> (s, s, 3) uint8.
+    pictures:    V dicts of pictures, None for views without a face and where no report is asked for.
+    turntable:   (n, s, s, 3) uint8, None without a report.
+    expressions: name -> (s, s, 3) uint8, empty without a report.
     steps:       what a learned fit did, or None.
     record:      what fit.json says besides files, views and energies.
     notes:       sentences for the report.
@@ -66,7 +66,7 @@ class Result:
     error: np.ndarray
     texture: np.ndarray
     pictures: list
-    turntable: np.ndarray
+    turntable: np.ndarray | None
     expressions: dict[str, np.ndarray]
     steps: Steps | None
     record: dict

@@ -29,6 +29,7 @@ from facerig_jax.geometry.sampling import bilinear
 from facerig_jax.geometry.uv_tables import UVTable, uv_table, uv_to_vertex, vertex_to_uv
 from facerig_jax.geometry.visibility import BACKGROUND_DEPTH, depth_map
 from facerig_jax.numerics import masked_mean, srgb_to_linear
+from facerig_jax.programs import kept
 from facerig_jax.rig.frozen import rest_albedo
 from facerig_jax.solve import status as codes
 from facerig_jax.types import Crop, HeadModel, Rig, Views
@@ -124,7 +125,7 @@ def _albedo_texture(head: HeadModel, rig: Rig, size: int) -> jax.Array:
     return to_uint8(_fill(vertex_to_uv(rest_albedo(rig), table), table.covered.astype(jnp.float32)))
 
 
-@functools.partial(jax.jit, static_argnames=("size", "crop_size"))
+@kept("size", "crop_size")
 def _unwrap(head: HeadModel, rig: Rig, views: Views, photos, sizes, size: int, crop_size: int):
     """Texture (S, S, 3) uint8 and how much of each texel's colour was seen (S, S) in [0, 1]."""
     with jax.named_scope("chart"):

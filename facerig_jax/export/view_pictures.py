@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.geometry.render import clay, composite, render_mesh, to_uint8, turntable
 from facerig_jax.geometry.rotation import euler_to_matrix, rotate
 from facerig_jax.numerics import HIGHEST, linear_to_srgb, masked_mean, normalize, srgb_to_linear
+from facerig_jax.programs import kept
 from facerig_jax.rig.frozen import rest_albedo
 from facerig_jax.types import Crop, HeadModel, Rig, Views
 
@@ -81,7 +82,7 @@ def _to_picture(points: np.ndarray, zoom: float) -> np.ndarray:
     return (points + 0.5) * zoom - 0.5
 
 
-@functools.partial(jax.jit, static_argnames=("size", "crop_size"))
+@kept("size", "crop_size")
 def _draw(head: HeadModel, rig: Rig, views: Views, photos, size: int, crop_size: int) -> dict[str, jax.Array]:
     """Name -> (V, size, size, 3) uint8, and 'difference' (sRGB) and 'mask' (V, size, size)."""
     zoom = size / crop_size
@@ -129,14 +130,17 @@ def rig_pictures(head: HeadModel, rig: Rig, texture, n_frames: int = 24, size: i
     """
     colours = textured_colours(head, rig, texture)
     soft = _soft_light(rig.neutral, head.faces)
+
+    def picture(vertices, tint):
+        return turntable(vertices, head.faces, colours * tint * _soft_light(vertices, head.faces), 1, size)[0]
+
     frames = turntable(rig.neutral, head.faces, colours * soft, n_frames, size)
     codes, strip = expression_codes(rig), {}
     if codes:
         moved, tones = apply_rig(rig, np.stack(list(codes.values())))
         tint = jnp.clip(tones / jnp.maximum(rest_albedo(rig), DARK)[None], 0, MAX_TINT)
-    for number, name in enumerate(codes):
-        lit = colours * tint[number] * _soft_light(moved[number], head.faces)
-        strip[name] = turntable(moved[number], head.faces, lit, 1, size)[0]
+        with ThreadPoolExecutor() as pool:
+            strip = dict(zip(codes, pool.map(picture, moved, tint), strict=True))
     return frames, strip
 
 

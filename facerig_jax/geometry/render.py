@@ -4,6 +4,7 @@ Colours are linear RGB until `to_uint8`, so that averaging over a pixel is right
 """
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -128,11 +129,14 @@ def turntable(
     """
     phase = 2 * np.pi * np.arange(n_frames) / n_frames
     yaws = phase if yaw_range is None else yaw_range * np.sin(phase)
-    if colours is None:
-        frames = [_clay_frame(vertices, faces, yaw, size, supersample) for yaw in yaws]
-    else:
-        frames = [_colour_frame(vertices, faces, colours, yaw, size, supersample) for yaw in yaws]
-    return np.stack([np.asarray(frame) for frame in frames])
+
+    def frame(yaw):
+        if colours is None:
+            return np.asarray(_clay_frame(vertices, faces, yaw, size, supersample))
+        return np.asarray(_colour_frame(vertices, faces, colours, yaw, size, supersample))
+
+    with ThreadPoolExecutor() as pool:  # a frame keeps one core busy
+        return np.stack(list(pool.map(frame, yaws)))
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))

@@ -58,7 +58,7 @@ Seek = Callable[[Unknowns, terms.LandmarkData], terms.LandmarkData]
 
 
 def solve_classical(
-    head: HeadModel, observed: Observed, hyper: Hyper, config: FitConfig, seek: Seek | None = None
+    head: HeadModel, observed: Observed, hyper: Hyper, config: FitConfig, seek: Seek | None = None, passes: int = 1
 ) -> tuple[Unknowns, dict]:
     """Fits identity, albedo and every view's pose, expression and light.
 
@@ -68,17 +68,24 @@ def solve_classical(
       hyper: traced settings.
       config: static settings.
       seek: finds better points than the landmarks, from the fit to them (solve.flow).
+      passes: how often it looks, each time from the fit to the points that it found before.
 
     Returns:
       x: Unknowns.
-      trace: name -> energies at the start of each step, (steps,) or (stages, steps).
+      trace: name -> energies at the start of each step, (steps,), (passes, steps) or (stages, steps).
     """
     x = initial(head, observed, hyper, config)
     data, trace = landmark_data(head, observed, hyper, config, hyper.landmark_common), {}
     x, trace["landmark_stage"] = fit_landmarks(head, data, observed, x, hyper, config)
     if seek is not None:
-        data = seek(x, data)
-        x, trace["point_stage"] = fit_landmarks(head, data, observed, x, hyper, config)
+
+        def look(x, _, landmarks=data):
+            points = seek(x, landmarks)
+            x, energies = fit_landmarks(head, points, observed, x, hyper, config)
+            return x, (points, energies)
+
+        x, (points, trace["point_stages"]) = jax.lax.scan(look, x, None, passes)
+        data = jax.tree.map(lambda value: value[-1], points)
     if not config.blur:
         return x, trace
 

@@ -108,7 +108,7 @@ def solve_start(observed: Observed, head: HeadModel, config: LearnedConfig, para
     def seek(x, landmarks):
         return find_points(params["flow"], head, observed, x, landmarks, config.flow)
 
-    return solve_classical(head, observed, Hyper(), config.start, seek)
+    return solve_classical(head, observed, Hyper(), config.start, seek, config.flow.passes)
 
 
 def classical_guess(observed: Observed, head: HeadModel, config: LearnedConfig, params: dict) -> FirstGuess:

@@ -16,7 +16,7 @@ from facerig_jax.data.subjects import Source, Subject
 from facerig_jax.export.files import atomic_write
 from facerig_jax.settings import to_plain
 from facerig_jax.training.config import DataConfig, TrainConfig
-from facerig_jax.training.objective import Example, Teacher, make_example, prepared_model
+from facerig_jax.training.objective import Example, Teacher, make_example, prepared_models
 
 SETTINGS = "examples.json"
 # Counts up when what an example holds changes its meaning.
@@ -42,8 +42,8 @@ class Examples:
         check_choice("data.landmarks", config.data.landmarks, LANDMARKS)
         self.name = source.name
         self._source, self._teacher, self._folder = source, teacher, folder
-        self._model, self._data = prepared_model(config), config.data
-        if self._model.flow is not None and "flow" not in teacher.params:
+        self._models, self._data = prepared_models(config), config.data
+        if self._models[-1].flow is not None and "flow" not in teacher.params:
             raise ValueError("init: model.flow needs the weights of a trained flow network (task='flow').")
         self._kept = functools.lru_cache(memory)(self._read_or_make)
         if folder is not None:
@@ -72,7 +72,7 @@ class Examples:
         subject = self._subject(index)
         if self._data.source == "synthetic" and self._data.min_views:
             subject = subject.replace(view_mask=view_mask(len(subject.images), self._data, index))
-        return jax.device_get(_prepare(subject, self._teacher, self._model))
+        return jax.device_get(_prepare(subject, self._teacher, self._models[index % len(self._models)]))
 
     def _subject(self, index: int) -> Subject:
         subject = self._source(index)
@@ -89,7 +89,7 @@ class Examples:
 
     @functools.cached_property
     def _shapes(self) -> Example:
-        return jax.eval_shape(lambda s, t: make_example(s, t, self._model), self._subject(0), self._teacher)
+        return jax.eval_shape(lambda s, t: make_example(s, t, self._models[0]), self._subject(0), self._teacher)
 
 
 def view_mask(count: int, data: DataConfig, index: int) -> np.ndarray:
@@ -105,7 +105,7 @@ def _prepare(subject, teacher: Teacher, model) -> Example:
 
 def example_settings(source: Source, teacher: Teacher, config: TrainConfig) -> dict:
     """Everything that an example depends on, as plain values."""
-    model = prepared_model(config)
+    model = prepared_models(config)[-1]
     return {
         "format": FORMAT,
         "source": source.name,

@@ -24,7 +24,7 @@ from facerig_jax.networks.weights import read_weights, write_weights
 from facerig_jax.training.checkpoints import Checkpoints
 from facerig_jax.training.config import DataConfig, TrainConfig
 from facerig_jax.training.examples import Examples
-from facerig_jax.training.objective import Example, Teacher, example_loss, make_teacher, prepared_model
+from facerig_jax.training.objective import Example, Teacher, example_loss, make_teacher, prepared_models
 from facerig_jax.training.records import DONE, WEIGHTS, Records, open_workdir
 from facerig_jax.training.update import (
     MAX_SKIPPED,
@@ -204,8 +204,8 @@ def first_params(config: TrainConfig) -> dict:
 def preparing_params(config: TrainConfig, params: dict) -> dict:
     """What a run's subjects are prepared with, of a run's first weights."""
     used = {"detector": load_detector()} if config.data.landmarks == "detector" else {}
-    trained = config.init and prepared_model(config).flow is not None and read_weights(config.init)[1].flow is not None
-    return {**used, "flow": params["flow"]} if trained else used
+    looks = config.init and prepared_models(config)[-1].flow is not None
+    return {**used, "flow": params["flow"]} if looks and read_weights(config.init)[1].flow is not None else used
 
 
 def make_examples(config: TrainConfig, teacher: Teacher, source: Source, validation: Source | None):

@@ -123,19 +123,22 @@ def make_teacher(head: HeadModel, model: LearnedConfig, params: dict | None = No
     return Teacher(jax.tree.map(jnp.asarray, head), work, index, losses.mesh_edges(work.faces), tables, params)
 
 
-def prepared_model(config: TrainConfig) -> LearnedConfig:
-    """The solver's settings that a run's subjects are prepared with.
+def prepared_models(config: TrainConfig) -> tuple[LearnedConfig, ...]:
+    """The solver's settings that a run's subjects are prepared with, one after the other.
 
-    The flow network learns on the fit to the detected landmarks, in the crops of that fit.
+    The flow network learns on the fit to the detected landmarks, in the crops of that fit; where there is one to start
+    from, also on what its own passes but the last make of that fit.
     """
     model = config.model
     if config.task != "flow":
-        return model
+        return (model,)
     if model.flow is None or model.start is None:
         raise ValueError("task: 'flow' trains the network that model.flow asks for.")
     start = dataclasses.replace(model.start, blur=())
     networks = dataclasses.replace(model.networks, image_size=start.crop_size)
-    return dataclasses.replace(model, flow=None, start=start, networks=networks)
+    passes = range(1, model.flow.passes if config.init else 1)
+    flows = (None, *(dataclasses.replace(model.flow, passes=count) for count in passes))
+    return tuple(dataclasses.replace(model, flow=flow, start=start, networks=networks) for flow in flows)
 
 
 def make_example(subject: Subject, teacher: Teacher, model: LearnedConfig) -> Example:
