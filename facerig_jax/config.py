@@ -152,9 +152,9 @@ class FlowConfig:
     uv_size: int = 96
     widths: tuple[int, ...] = (32, 64, 96, 128)
     place: int = 16
-    passes: int = 2
+    passes: int = 5
     points: int = 500
-    noise: float = 8.0
+    noise: float = 6.0
 
 
 @dataclasses.dataclass(frozen=True)
