@@ -1,6 +1,7 @@
 """The flow network: what it sees does not depend on the image's roll, what it says is mm to the right and up."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +18,16 @@ from facerig_jax.head.thin import thin
 from facerig_jax.networks.model import init_params
 from facerig_jax.networks.weights import TRAINED, trained
 from facerig_jax.numerics import linear_to_srgb
-from facerig_jax.solve.classical import Observed, initial, landmark_data
+from facerig_jax.solve.classical import Observed, initial, landmark_data, solve_classical
 from facerig_jax.solve.flow import find_points, flow_maps, flow_tables
+from facerig_jax.solve.terms import landmark_pixels
 from facerig_jax.training.config import DataConfig, TrainConfig
 from facerig_jax.training.examples import Examples
 from facerig_jax.training.loop import first_params, preparing_params
-from facerig_jax.training.objective import example_loss, make_teacher
+from facerig_jax.training.objective import example_loss, make_teacher, prepared_models
 from facerig_jax.training.update import init_state, make_mesh, make_update
 
-FLOW = FlowConfig(uv_size=32, widths=(8, 8), place=4, points=60)
+FLOW = FlowConfig(uv_size=32, widths=(8, 8), place=4, passes=2, points=60)
 START = FitConfig(crop_size=SIZE, blur=(), landmark_steps=3)
 # What the network says here: two mm to the right, one down, an error of e^0.5 mm.
 SAYS = jnp.array([1.0, -0.5, 0.5])
@@ -130,6 +132,36 @@ def test_a_fit_with_the_network_is_finite_and_sees_new_points():
     moved = fit(made.images, landmarks, {**small_params(), "learned": told}, config=config)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(moved))
     assert float(jnp.abs(moved.views.pose - plain.views.pose).max()) > 0.01
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+def test_every_pass_starts_from_what_the_one_before_found(passes):
+    """Every look finds the face 2 px further to the right than it was fitted."""
+    observed, *_ = look(turned=False)
+    config = dataclasses.replace(START, landmark_steps=6)
+
+    def further(x, landmarks):
+        fitted = landmarks.detected + landmark_pixels(x, landmarks, SIZE)
+        return landmarks.replace(detected=fitted.at[..., 0].add(2))
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def middle(head, observed, seek):
+        x, trace = solve_classical(head, observed, Hyper(), config, seek, passes)
+        posed = project(vertices(head, x.identity, x.expression[0]), x.pose[0], x.inverse_distance[0])
+        return jnp.mean(to_image(posed, SIZE, SIZE)[:, 0]), trace
+
+    still, _ = middle(small_head(), observed, None)
+    moved, trace = middle(small_head(), observed, further)
+    assert trace["point_stages"].shape == (passes, config.landmark_steps)
+    np.testing.assert_allclose(moved - still, 2 * passes, atol=0.15 * passes)
+
+
+def test_it_learns_on_its_own_passes_too_once_there_is_one_to_start_from():
+    model = dataclasses.replace(CONFIG, start=START, flow=dataclasses.replace(FLOW, passes=3), stages=0)
+    config = TrainConfig(task="flow", model=model)
+    assert [model.flow for model in prepared_models(config)] == [None]
+    flows = [model.flow for model in prepared_models(dataclasses.replace(config, init="weights.npz"))]
+    assert [flow and flow.passes for flow in flows] == [None, 1, 2]
 
 
 def test_training_the_network_lowers_its_loss():
