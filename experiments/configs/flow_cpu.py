@@ -10,8 +10,17 @@ at hand, half of them mirrored; 6,000 people (4,000 TRAIN, 2,000 HARD, seed 0, n
 0.8 and 0.4 s each; one core, 60 minutes from a rate of 1.5e-3, then 43 from 8e-4 (cosine both), about 7,400
 updates. Root mean square, per axis, of how far the points of the fit to the detector's landmarks are from the
 truth, and of what the network leaves of it, on validation people: TRAIN 4.07 -> 2.78, HARD 2.43 -> 1.78 mm after
-the first part, with other people 4.28 -> 2.66 and 2.43 -> 1.62 mm after the second. It still falls, and photos
+the first part, with other people 4.28 -> 2.66 and 2.43 -> 1.62 mm after the second. Then 66 minutes more from
+5e-4 on the same people, 30 % of the photos seen from the fit to the detector's landmarks, 40 and 30 % from what one
+and two passes of the network of the second part make of it; 4,150 updates. From the first fit TRAIN 4.18 -> 2.37,
+HARD 2.41 -> 1.51 mm, from that after one pass TRAIN 2.44 -> 2.00, HARD 1.59 -> 1.31 mm. It still falls, and photos
 that it learnt from are hardly better than others: more people and hours will bring more.
+
+Without `init` it learns from the fit to the landmarks alone; with one, by turns also from the fits after each of
+that network's passes but the last:
+
+    python -m experiments.train --config=experiments/configs/flow_cpu.py --workdir=out/again \\
+        --set init=out/flow/weights.npz
 """
 
 import dataclasses
