@@ -68,13 +68,15 @@ def cache_folder() -> Path:
 def use_compilation_cache() -> None:
     """Keeps every compiled program and its trace on disk, however small; a cache set up by JAX's own means stays.
 
-    Without a writable folder there is no cache.
+    Without a writable folder there is no cache; a cache of JAX's that is no folder here ('gs://...') gets no traces.
     """
     import jax
 
     from facerig_jax.programs import keep_traces
 
     theirs = jax.config.jax_compilation_cache_dir
+    if "://" in (theirs or ""):
+        return
     folder = Path(theirs or cache_folder())
     traces = folder / "traces"
     with contextlib.suppress(OSError):

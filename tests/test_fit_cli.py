@@ -390,6 +390,20 @@ def test_an_earlier_fit_is_replaced_and_foreign_files_stay(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("fitted_already")
+def test_without_a_report_there_are_meshes_and_no_pictures(tmp_path, capsys, two):
+    images = copies(tmp_path / "photos", BUNDLED[0], BUNDLED[4])
+    out = tmp_path / "out"
+    code, said, _ = run(capsys, images, out, report=False)
+    assert code == 0
+    assert "report.html" not in said
+    written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    pictures = {"report.html", "gallery.png", "views/frontal_overlay.png", f"views/{BUNDLED[4].stem}_overlay.png"}
+    everything = {path.relative_to(two[0]).as_posix() for path in two[0].rglob("*") if path.is_file()}
+    assert written == everything - pictures
+    assert (out / "neutral.png").read_bytes() == (two[0] / "neutral.png").read_bytes()
+
+
+@pytest.mark.usefixtures("fitted_already")
 def test_a_foreign_folder_is_refused_unless_overwrite(tmp_path, capsys):
     images = copies(tmp_path / "photos", BUNDLED[0], BUNDLED[4])
     out = tmp_path / "out"
