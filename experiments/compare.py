@@ -1,4 +1,5 @@
-"""`experiments.evaluate --what=methods` and `--what=tune`: all methods in one table, and the baselines' numbers."""
+"""`experiments.evaluate --what=methods`, `ablation` and `tune`: tables of all methods and of the learned one's parts,
+and the baselines' numbers."""
 
 from __future__ import annotations
 
@@ -42,13 +43,14 @@ def renderers() -> dict[str, synthetic_config.SubjectConfig]:
 
 
 def compare(options) -> None:
-    """The table of all methods.
+    """The table of all methods, or with --what=ablation of the learned solver without its parts.
 
     Args:
       options: the flags, see experiments.evaluate.
     """
+    ablation = options.what == "ablation"
     if not options.out:
-        raise cli.UserError("--what=methods needs --out=DIR for its tables and plots.")
+        raise cli.UserError(f"--what={'ablation' if ablation else 'methods'} needs --out=DIR for its tables and plots.")
     params, head = load()
     paths = options.weights or ([] if options.allow_untrained else [TRAINED])
     given = [read_method(path) for path in paths]
@@ -60,17 +62,27 @@ def compare(options) -> None:
     else:
         total, draw = options.count, lambda: synthetic_samples(head, params["detector"], options, max_views(options))
     config, weights = learned_solver(given)
+    changes = ablation_rows(head, given) if ablation else []
     record = settings_record(options, given)
     results, record = open_results(options.out, record)
-    if record["adam_time_steps"] is None:
+    if record["adam_time_steps"] is None and not ablation:
         record["adam_time_steps"] = steps_in_time(head, next(iter(draw())), config, weights, options.views)
     write_settings(options.out, record)
-    settings = methods.Settings(config, weights, time_steps=record["adam_time_steps"])
-    rows = methods.baselines(head, tuned.TUNED, settings) + trained_rows(head, given, options.allow_untrained)
+    settings = methods.Settings(config, weights, time_steps=record["adam_time_steps"] or 0)
+    baselines = [] if ablation else methods.baselines(head, tuned.TUNED, settings)
+    rows = changes or baselines + trained_rows(head, given, options.allow_untrained)
     curve = tuple(int(v) for v in options.curve) if not options.subjects else ()
     plan = Plan(options.views, curve, options.curve_count, options.scan_protocols)
     run_study(head, rows, draw(), results, plan, total)
     finish(results, plan, record["adam_time_steps"])
+
+
+def ablation_rows(head, given) -> list[methods.Method]:
+    """The shipped solver and what is left of it without its parts."""
+    if len(given) != 1 or given[0][2].flow is None or given[0][2].stages:
+        raise cli.UserError("--what=ablation needs one file of --weights, with a flow network and without stages.")
+    _, params, config, _ = given[0]
+    return methods.ablations(head, params, config)
 
 
 def trained_rows(head, given, allow_untrained: bool) -> list[methods.Method]:
@@ -86,13 +98,14 @@ def trained_rows(head, given, allow_untrained: bool) -> list[methods.Method]:
     return rows
 
 
-def finish(results, plan: Plan, time_steps: int) -> None:
+def finish(results, plan: Plan, time_steps: int | None) -> None:
     """Summary files, table and plots."""
     write_csv(results.folder / "summary.csv", summary(results, plan.views))
     write_csv(results.folder / "differences.csv", comparisons(results, plan.views))
     for line in report.table(results, plan.views):
         print(line)
-    print(f"Adam, equal time: {time_steps} steps.")
+    if time_steps:
+        print(f"Adam, equal time: {time_steps} steps.")
     for line in (*report.verdict(results, plan.views), *report.worst_groups(results, plan.views)):
         print(line)
     report.draw_plots(results, plan)
@@ -106,6 +119,7 @@ def finish(results, plan: Plan, time_steps: int) -> None:
 def settings_record(options, given) -> dict:
     """What the folder's results depend on."""
     return {
+        "ablation": options.what == "ablation",
         "renderer": "folder" if options.subjects else options.renderer,
         "subject": None if options.subjects else dataclasses.asdict(renderers()[renderer_name(options)]),
         "subjects": str(Path(options.subjects).resolve()) if options.subjects else "",

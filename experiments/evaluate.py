@@ -2,6 +2,7 @@
 
     python -m experiments.evaluate --what=methods --out=DIR --count=100  # all methods, all protocols, CSV and plots
                                                   [--weights=FILE,...] [--renderer=train] [--views=4]
+    python -m experiments.evaluate --what=ablation --out=DIR       # the learned solver without its parts, the same way
     python -m experiments.evaluate --subjects=DIR --out=DIR2       # the same on scanned people
     python -m experiments.evaluate --what=tune --method=adam       # a baseline's numbers, on the validation split
     python -m experiments.evaluate --what=synthetic --count=50     # true vertex error, V = 1, 2, 4, 8
@@ -12,8 +13,8 @@
 
     # a folder of people: DIR/<subject>/view_*.{jpg,png}, neutral.ply (mm), points7.txt (order of the NoW protocol)
 
-Printed as plain tables, and as CSV with --csv=FILE; --what=methods writes its files into --out, and goes on where an
-earlier run with the same settings stopped.
+Printed as plain tables, and as CSV with --csv=FILE; --what=methods and ablation write their files into --out, and go
+on where an earlier run with the same settings stopped.
 """
 
 import csv
@@ -46,15 +47,15 @@ from facerig_jax.geometry.camera import project, to_image
 from facerig_jax.geometry.crop import to_crop
 from facerig_jax.head.model import landmark_positions
 
-TABLES = ("methods", "tune", "synthetic", "subjects", "photos", "camera")
+TABLES = ("methods", "ablation", "tune", "synthetic", "subjects", "photos", "camera")
 _WHAT = flags.DEFINE_enum("what", None, TABLES, "Which table; default synthetic, with --subjects and --out methods.")
 _COUNT = flags.DEFINE_integer("count", 50, "Synthetic subjects per row.", lower_bound=1)
 _SUBJECTS = flags.DEFINE_string("subjects", None, "Folder of subject folders.")
 _IMAGES = flags.DEFINE_string("images", "docs/photos", "Folder of photos of one person.")
 _VIEWS = flags.DEFINE_integer("views", 4, "Photos per subject with --what=subjects or methods.", lower_bound=1)
 _CSV = flags.DEFINE_string("csv", None, "Also write the rows to this file.")
-# Of --what=methods and tune; read in experiments.compare.
-flags.DEFINE_string("out", None, "Folder for the files of --what=methods.")
+# Of --what=methods, ablation and tune; read in experiments.compare.
+flags.DEFINE_string("out", None, "Folder for the files of --what=methods and ablation.")
 flags.DEFINE_list("weights", [], "Files of trained weights, a row each.")
 flags.DEFINE_boolean("allow_untrained", False, "Rows with random weights where none are given.")
 flags.DEFINE_string("renderer", "hard", "Synthetic subjects: plain, hard, train, ... (presets of data.synthetic).")
@@ -75,8 +76,8 @@ HELD_OUT = 5  # every fifth trusted point
 def main() -> None:
     """One table."""
     what = _WHAT.value or ("methods" if _SUBJECTS.value and flags.FLAGS.out else "synthetic")
-    if what in ("methods", "tune"):
-        (compare.compare if what == "methods" else compare.tune)(flags.FLAGS)
+    if what in ("methods", "ablation", "tune"):
+        (compare.tune if what == "tune" else compare.compare)(flags.FLAGS)
         return
     print_table({"synthetic": synthetic, "subjects": subjects, "photos": photos, "camera": camera}[what])
 

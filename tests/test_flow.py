@@ -11,6 +11,8 @@ import tiny
 from subjects import SIZE, small_head, small_params, subject
 from test_api_learned import CONFIG, fit
 
+from experiments.cli import UserError
+from experiments.compare import ablation_rows
 from facerig_jax.config import FitConfig, FlowConfig, Hyper
 from facerig_jax.geometry.camera import normalized_to_pose, project, to_image
 from facerig_jax.head.model import vertices
@@ -189,6 +191,16 @@ def test_a_run_goes_on_from_the_network_that_ships():
     used = preparing_params(config, params)["flow"]
     assert all(np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (used, trained()[0]["flow"])), strict=True))
     assert "flow" not in preparing_params(dataclasses.replace(config, init=""), params)
+
+
+def test_every_row_of_the_ablation_leaves_out_something_else():
+    model = dataclasses.replace(CONFIG, start=FitConfig(), flow=dataclasses.replace(FLOW, passes=5), stages=0)
+    params = init_params(jax.random.key(0), model)
+    rows = ablation_rows(small_head(), [("", params, model, "")])
+    assert rows[0].run.args[-1] == model
+    assert len({row.name for row in rows}) == len({row.run.args[-1] for row in rows}) == len(rows)
+    with pytest.raises(UserError, match="--what=ablation needs one file"):
+        ablation_rows(small_head(), [("", params, dataclasses.replace(model, flow=None), "")])
 
 
 def test_settings_that_do_not_fit_are_refused_in_words():

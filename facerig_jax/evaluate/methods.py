@@ -51,6 +51,10 @@ class Method:
     steps: Callable[[Photos], jax.Array] | None = None
     timed: bool = True
 
+    def named(self, name: str) -> Method:
+        """The same under another name."""
+        return dataclasses.replace(self, name=name)
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -130,3 +134,32 @@ def trained(head: HeadModel, name: str, params: dict, config: LearnedConfig) -> 
         functools.partial(run_learned, params, head, config),
         None if config.linear_rig or not config.stages else functools.partial(learned_steps, params, head, config),
     )
+
+
+def ablations(head: HeadModel, params: dict, config: LearnedConfig) -> list[Method]:
+    """The learned solver with the flow network, first as it is, then with one thing taken away or changed in number.
+
+    Args:
+      head: morphable head.
+      params: the networks' trained parameters.
+      config: of weights with a flow network and no stages.
+    """
+
+    def changed(name: str, passes: int = config.flow.passes, **start) -> Method:
+        fit = dataclasses.replace(config.start, **start)
+        if not passes:
+            return Method(name, functools.partial(run_classical, head, Hyper(), fit))
+        flow = dataclasses.replace(config.flow, passes=passes)
+        return trained(head, "", params, dataclasses.replace(config, start=fit, flow=flow)).named(name)
+
+    return [
+        changed(f"as it ships: {config.flow.passes} looks"),
+        changed("no look: landmarks and colours", 0),
+        changed("no look, no colours: landmarks", 0, blur=()),
+        *(changed(f"{n} look{'s' * (n > 1)}", n) for n in (1, 2, 3, 8)),
+        changed("no colours", blur=()),
+        changed("colours coarse only", blur=config.start.blur[:1]),
+        *(changed(f"points: {n} step{'s' * (n > 1)} a look", landmark_steps=n) for n in (1, 3)),
+        changed("colours: 2 steps a level", photometric_steps=2),
+        changed("no optimisation: 1 look, 1 step", 1, landmark_steps=1, blur=()),
+    ]
