@@ -147,6 +147,8 @@ class FlowConfig:
     passes:  how often it looks, each time from the fit to what it saw before.
     points:  face vertices that are compared (every n-th one).
     noise:   how many times its errors are taken for larger than it says: those of neighbours are the same error.
+    tracking_common: Hyper.tracking_common of a fit with this network. Its identity owes less to the detector's habits
+             than one fitted to the detector's points, so less of them need be allowed for.
     """
 
     uv_size: int = 96
@@ -155,6 +157,7 @@ class FlowConfig:
     passes: int = 5
     points: int = 500
     noise: float = 6.0
+    tracking_common: float = 0.13
 
 
 @dataclasses.dataclass(frozen=True)

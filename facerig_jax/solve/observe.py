@@ -108,7 +108,8 @@ def solve_start(observed: Observed, head: HeadModel, config: LearnedConfig, para
     def seek(x, landmarks):
         return find_points(params["flow"], head, observed, x, landmarks, config.flow)
 
-    return solve_classical(head, observed, Hyper(), config.start, seek, config.flow.passes)
+    hyper = Hyper(tracking_common=config.flow.tracking_common)
+    return solve_classical(head, observed, hyper, config.start, seek, config.flow.passes)
 
 
 def classical_guess(observed: Observed, head: HeadModel, config: LearnedConfig, params: dict) -> FirstGuess:
