@@ -24,6 +24,7 @@ from facerig_jax.data.synthetic_people import (
     smile_sometimes,
     smooth_displacement,
 )
+from facerig_jax.data.synthetic_placement import draw_placement, place
 from facerig_jax.data.synthetic_plain import random_light
 from facerig_jax.data.synthetic_sensor import compress
 from facerig_jax.data.synthetic_wear import draw_wear, make_shell
@@ -152,6 +153,33 @@ def test_off_basis_displacement_is_a_millimetre_and_smooth():
     step = jnp.linalg.norm(field[edges[:, 0]] - field[edges[:, 1]], axis=-1)
     length = jnp.linalg.norm(head.mean[edges[:, 0]] - head.mean[edges[:, 1]], axis=-1)
     assert float(jnp.max(step / jnp.maximum(length, 0.3))) < 0.6
+
+
+def test_colours_are_placed_elsewhere_on_the_skin_and_nowhere_else():
+    head = small_head()
+    skin, face = np.asarray(head.part) == 0, np.asarray(head.face_mask) > 0.5
+    rest = jnp.asarray(head.mean)
+    placement = draw_placement(jax.random.key(3), head, 2.5)
+    moved = np.asarray(place(placement, rest))
+    np.testing.assert_array_equal(moved[~skin], rest[~skin])
+    distance = np.linalg.norm(moved - np.asarray(rest), axis=-1)
+    assert 1.5 < np.sqrt(np.mean(distance[face] ** 2)) < 3.5
+    assert 5 < distance[face].max() <= 10
+    still = place(placement.replace(uv=head.uv), rest)
+    assert np.quantile(np.linalg.norm(still - rest, axis=-1)[face], 0.95) < 0.3  # mm: what the texels cost
+    white = place(placement, jnp.asarray(skin, jnp.float32)[:, None])
+    np.testing.assert_allclose(white[skin], 1.0, atol=1e-4)  # nothing of eyes and mouth gets onto the skin
+
+
+def test_a_wider_spread_moves_the_shape_and_placed_colours_leave_it(drawn):
+    placed = subject(placement=2.5)[0]
+    np.testing.assert_allclose(placed.vertices_img, drawn.vertices_img, atol=1e-3)
+    assert float(jnp.abs(placed.albedo - drawn.albedo).max()) > 0.02
+    assert float(jnp.abs(placed.images - drawn.images).max()) > 0.02
+    wide = subject(spread=3.0)[0]
+    factor = wide.identity / drawn.identity
+    np.testing.assert_allclose(factor, factor[0], rtol=1e-4)
+    assert 1 < float(factor[0]) < 3
 
 
 def test_environment_light_is_the_clamped_cosine_of_its_lamps():
@@ -289,6 +317,8 @@ OFTEN = dataclasses.replace(TRAIN, n_views=1, size=64, hair=1.0, headwear=1.0, g
 SWITCHES = {
     **dict.fromkeys(("personal", "fine_shape", "detail", "hair", "headwear", "glasses", "beard", "hand"), 0.0),
     **dict.fromkeys(("shadows", "sensor", "noise", "specular", "sharp_light", "off_basis", "expressiveness"), 0.0),
+    "spread": 3.0,
+    "placement": 2.5,
     "scene": False,
     "skin": "waves",
     "light": "many",
@@ -304,7 +334,7 @@ def test_every_switch_changes_the_photos_and_only_shape_switches_the_shape(name)
     pairs = [(draw(head, 0, i, OFTEN), draw(head, 0, i, other)) for i in range(8)]
     assert max(float(jnp.abs(a.images - b.images).mean()) for a, b in pairs) > 1e-3
     moved = max(float(jnp.abs(a.vertices - b.vertices).max()) for a, b in pairs)
-    assert (moved > 1e-2) == (name in ("personal", "fine_shape", "off_basis", "expressiveness"))
+    assert (moved > 1e-2) == (name in ("personal", "fine_shape", "off_basis", "expressiveness", "spread"))
 
 
 def test_smiles_exclude_frowns_and_stay_in_the_unit_interval():

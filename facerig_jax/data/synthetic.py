@@ -13,7 +13,16 @@ import jax.numpy as jnp
 from facerig_jax.checks import check_choice
 from facerig_jax.data.detected import imitate_landmarks
 from facerig_jax.data.subjects import VALIDATION_SEED, Subject
-from facerig_jax.data.synthetic_config import HARD, OTHER_LIGHT, OTHER_SKIN, PLAIN, TRAIN, SubjectConfig
+from facerig_jax.data.synthetic_config import (
+    HARD,
+    HARD_VARIED,
+    OTHER_LIGHT,
+    OTHER_SKIN,
+    PLAIN,
+    TRAIN,
+    TRAIN_VARIED,
+    SubjectConfig,
+)
 from facerig_jax.data.synthetic_people import (
     any_melanin,
     fine_displacement,
@@ -24,6 +33,7 @@ from facerig_jax.data.synthetic_people import (
 )
 from facerig_jax.data.synthetic_person import make_person
 from facerig_jax.data.synthetic_photo import make_photo
+from facerig_jax.data.synthetic_placement import draw_placement, place
 from facerig_jax.data.synthetic_plain import make_view, random_light
 from facerig_jax.head.model import albedo as head_albedo
 from facerig_jax.head.model import landmark_positions
@@ -32,10 +42,12 @@ from facerig_jax.types import HeadModel
 
 __all__ = [
     "HARD",
+    "HARD_VARIED",
     "OTHER_LIGHT",
     "OTHER_SKIN",
     "PLAIN",
     "TRAIN",
+    "TRAIN_VARIED",
     "SubjectConfig",
     "SyntheticSource",
     "make_subject",
@@ -67,6 +79,8 @@ def make_subject(head: HeadModel, seed, index, config: SubjectConfig = PLAIN) ->
     identity_key, albedo_key, shape_key, view_key = jax.random.split(key, 4)
     identity = jax.random.normal(identity_key, (head.identity_basis.shape[0],))
     albedo_code = jax.random.normal(albedo_key, (head.albedo_basis.shape[0],))
+    if config.spread > 1:
+        identity = identity * jax.random.uniform(jax.random.fold_in(identity_key, 1), maxval=config.spread, minval=1.0)
     neutral = head_neutral(head, identity)
     if config.off_basis:
         neutral = neutral + config.off_basis * smooth_displacement(shape_key, head)
@@ -76,9 +90,13 @@ def make_subject(head: HeadModel, seed, index, config: SubjectConfig = PLAIN) ->
     if config.renderer == "photo":
         albedo_code = any_melanin(jax.random.fold_in(albedo_key, 1), albedo_code)
     colour, known = head_albedo(head, albedo_code), traits(identity, albedo_code)
+    placement = None
+    if config.placement:
+        placement = draw_placement(jax.random.fold_in(shape_key, 3), head, config.placement)
+        colour = place(placement, colour)
     if config.renderer == "photo":
         motion = random_motion(jax.random.fold_in(shape_key, 2), head, config.personal)
-        person = make_person(jax.random.fold_in(key, _LOOKS), head, neutral, colour, known, motion, config)
+        person = make_person(jax.random.fold_in(key, _LOOKS), head, neutral, colour, known, motion, placement, config)
         colour = person.albedo
 
     def view(key):

@@ -14,6 +14,7 @@ class SubjectConfig:
     distance:          nearest and farthest camera (log uniform).
     face_share:        smallest and largest head width over the image side.
     expressiveness:    probability that a blendshape is active; 0 = all views neutral.
+    spread:            largest factor on the identity's coefficients (uniform from 1): faces farther from the mean.
     off_basis:         rms of smooth random displacement beyond the identity basis; 0 = inside the basis.
     specular:          largest strength of a highlight.
     sharp_light:       share of the light that comes from one direction, with its terminator and a soft cast shadow.
@@ -22,6 +23,7 @@ class SubjectConfig:
     renderer:          'plain' (data.synthetic_plain) or 'photo' (data.synthetic_photo), which alone knows what follows.
     personal:          strength of a person's own motion beyond the blendshapes; 1 = about a third of the motion.
     fine_shape:        rms of bumps of 3 to 8 mm on the skin.
+    placement:         rms of a smooth shift of all colours over the skin: brows and lips off the basis' vertices.
     detail:            strength of what is finer than the albedo modes: moles, freckles, pores, stubble, make-up.
     skin, light:       model of skin detail ('spots', 'waves') and of lamps ('key', 'many').
     hair, headwear, glasses: share of the people who wear it.
@@ -40,9 +42,11 @@ class SubjectConfig:
     distance: tuple[float, float] = (600.0, 3000.0)
     face_share: tuple[float, float] = (0.4, 0.6)
     expressiveness: float = 0.12
+    spread: float = 1.0
     off_basis: float = 0.0
     specular: float = 0.0
     sharp_light: float = 0.0
+    placement: float = 0.0
     noise: float = 0.01
     landmark_noise: float = 1.0
     renderer: str = "plain"
@@ -91,6 +95,10 @@ TRAIN = SubjectConfig(
     shadows=1.0,
     sensor=1.0,
 )
+# More varied people than the basis knows, for training: farther from the mean and from the basis, and with colours
+# elsewhere on the skin (else a network learns that a brow's edge is a certain vertex).
+HARD_VARIED = dataclasses.replace(HARD, spread=1.6, off_basis=1.5, placement=2.5)
+TRAIN_VARIED = dataclasses.replace(TRAIN, spread=1.6, off_basis=1.4, placement=2.5)
 # Never trained on: another skin, and other lamps with another camera.
 OTHER_SKIN = dataclasses.replace(TRAIN, skin="waves")
 OTHER_LIGHT = dataclasses.replace(TRAIN, light="many", sensor=1.3, noise=0.03, distance=(250.0, 6000.0))

@@ -16,6 +16,7 @@ from facerig_jax.data.synthetic_cover import Glasses, draw_glasses
 from facerig_jax.data.synthetic_light import sky_occlusion
 from facerig_jax.data.synthetic_noise import smoothstep
 from facerig_jax.data.synthetic_people import Motion
+from facerig_jax.data.synthetic_placement import Placement, place
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.types import HeadModel
 
@@ -41,10 +42,19 @@ class Person:
     shell: wear.Shell
 
 
-def make_person(key, head: HeadModel, neutral, colour, traits: Traits, motion: Motion, config) -> Person:
-    """Draws looks and clothes for a person of given shape (P, 3) mm, albedo (P, 3) and traits."""
+def make_person(
+    key, head: HeadModel, neutral, colour, traits: Traits, motion: Motion, placement: Placement | None, config
+) -> Person:
+    """Draws looks and clothes for a person of given shape (P, 3) mm, albedo (P, 3) and traits.
+
+    `placement`, where there is one, says where the skin's zones are; the albedo is already placed.
+    """
     looks_key, wear_key, glasses_key = jax.random.split(key, 3)
     zones = skin.zones(head)
+    if placement is not None:
+        names = ("brows", "beard", "lips", "cheeks", "lids")
+        masks = place(placement, jnp.stack([getattr(zones, name) for name in names], -1))
+        zones = dataclasses.replace(zones, **dict(zip(names, masks.T, strict=True)))
     looks = skin.draw_looks(looks_key, traits.melanin, traits.sex, traits.age, config.detail, config.beard)
     worn = wear.draw_wear(wear_key, traits.sex, traits.age, looks.beard, config.hair, config.headwear)
     rest = resting_place(head)
