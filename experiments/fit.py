@@ -12,7 +12,7 @@ import functools
 import importlib.metadata
 import platform
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -69,10 +69,11 @@ def main() -> None:
         notes += describe_choice(inputs, photos, chosen)
         photos, files = ([group[number] for number in chosen] for group in (photos, files))
     batch = make_batch(photos)
-    fit = run_fit(params, head, batch, phases)
-    notes += check_views(fit, files)
-    with phases("texture and pictures"):
-        result = draw(head, fit, batch, photos, files)
+    with ThreadPoolExecutor() as pool:
+        fit, texture = run_fit(params, head, batch, phases, pool)
+        notes += check_views(fit, files)
+        with phases("texture and pictures"):
+            result = draw(head, fit, texture, batch, photos, files)
     result.notes = notes
     with phases("write"), whole_folder(_OUT.value, _OVERWRITE.value) as folder:
         write_meshes(folder, head, result)
@@ -169,15 +170,20 @@ def given_weights():
     return read_weights(_WEIGHTS.value)
 
 
-def run_fit(params, head, batch: Batch, phases):
-    """The fit, compiled and run apart; weights and head are arguments, so the program holds none of them."""
+def run_fit(params, head, batch: Batch, phases, pool: ThreadPoolExecutor):
+    """The fit, compiled and run apart, and its texture to come; weights and head are arguments of both programs."""
     config, hyper = fit_settings()
     named = {"view_mask": batch.mask, "image_size": batch.sizes, "hyper": as_arrays(hyper)}
     named |= {"solver": _SOLVER.value, "config": config}
     with phases("fit, compile"):
         program = Kept(fit_rig, ("solver", "config")).compiled(batch.images, params, head, **named)
     with phases("fit, run"):
-        return jax.block_until_ready(program(batch.images, params, head, **named))
+        fit = program(batch.images, params, head, **named)
+        # While the fit is running, the thread loads the program of the texture.
+        texture = pool.submit(
+            unwrap_texture, head, fit.rig, fit.views, batch.images, batch.sizes, crop_size=config.crop_size
+        )
+        return jax.block_until_ready(fit), texture
 
 
 def check_views(fit, files) -> list[str]:
@@ -196,23 +202,19 @@ def check_views(fit, files) -> list[str]:
     return tell([words.get(why, "{file}: " + why + "; left out.").format(file=file) for file, why in problems.items()])
 
 
-def draw(head, fit, batch: Batch, photos, files) -> Result:
-    """Texture, pictures and posed meshes of the real views (the padding ends here)."""
+def draw(head, fit, texture: Future, batch: Batch, photos, files) -> Result:
+    """Pictures and posed meshes of the real views (the padding ends here)."""
     config, _ = fit_settings()
     crop_size = config.crop_size
     used = [int(status) in (OK, POOR_FIT) for status in np.asarray(fit.views.status)]
     names, count = [photo.name for photo in photos], len(photos)
     pictures, frames, expressions, steps = [None] * count, None, {}, None
-    with ThreadPoolExecutor() as pool:  # these know nothing of each other, and each keeps one core busy
-        unwrapping = pool.submit(
-            unwrap_texture, head, fit.rig, fit.views, batch.images, batch.sizes, crop_size=crop_size
-        )
-        if _REPORT.value:
-            pictures = view_pictures(head, fit.rig, fit.views, batch.images, used, crop_size=crop_size)
-            steps = fit_steps(head, fit, batch.images, names, used, crop_size)
-        placed = reprojection(head, fit.rig, fit.views, crop_size)
-        vertices = to_photo(placed.vertices, fit.views.crop)
-        texture = unwrapping.result()
+    if _REPORT.value:
+        pictures = view_pictures(head, fit.rig, fit.views, batch.images, used, crop_size=crop_size)
+        steps = fit_steps(head, fit, batch.images, names, used, crop_size)
+    placed = reprojection(head, fit.rig, fit.views, crop_size)
+    vertices = to_photo(placed.vertices, fit.views.crop)
+    texture = texture.result()
     if _REPORT.value:
         frames, expressions = rig_pictures(head, fit.rig, texture)
     fit = jax.tree.map(np.asarray, fit)

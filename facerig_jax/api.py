@@ -59,7 +59,7 @@ def load(preset: str = "trained", *, allow_untrained: bool = False) -> tuple[dic
         raise ValueError(UNTRAINED.format(preset=preset))
     params = {"detector": load_detector(), "learned": learned}
     with jax.ensure_compile_time_eval():  # real arrays even where jit is tracing; on the device once, not at every call
-        return jax.tree.map(jnp.asarray, (params, load_head()))
+        return jax.device_put((params, load_head()))
 
 
 def fit_rig(

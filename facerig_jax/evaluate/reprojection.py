@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +17,7 @@ from facerig_jax.geometry.crop import to_crop
 from facerig_jax.geometry.visibility import visible
 from facerig_jax.head.model import landmark_positions
 from facerig_jax.numerics import masked_mean
+from facerig_jax.programs import kept
 from facerig_jax.rig.frozen import blendshape_weights
 from facerig_jax.types import HeadModel, Rig, Views
 
@@ -42,7 +41,6 @@ class Reprojection:
     plain_error: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames="crop_size")
 def reprojection(head: HeadModel, rig: Rig, views: Views, crop_size: int = FitConfig().crop_size) -> Reprojection:
     """Projects the rig into its views.
 
@@ -55,6 +53,12 @@ def reprojection(head: HeadModel, rig: Rig, views: Views, crop_size: int = FitCo
     Returns:
       Reprojection; the errors of views without a face mean nothing.
     """
+    return Reprojection(*_reprojection(head, rig, views, crop_size))
+
+
+@kept("crop_size")
+def _reprojection(head: HeadModel, rig: Rig, views: Views, crop_size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The fields of Reprojection, in their order."""
     placed = place(rig, views)
     posed = to_image(placed.projected, crop_size, crop_size)
     seen = visible(posed, head.faces, crop_size).astype(posed.dtype)[..., None]
@@ -69,12 +73,12 @@ def reprojection(head: HeadModel, rig: Rig, views: Views, crop_size: int = FitCo
 
     plain_error = error(own, own_seen)
     if head.landmarks_dense is None:
-        return Reprojection(posed, plain_error, plain_error)
+        return posed, plain_error, plain_error
     order = np.array(LANDMARKS68)[INNER]
     dense = dense_points(head, rig, views, crop_size)[:, order]
     trusted = landmark_positions(head.landmarks_dense, seen)[:, order, 0] > 0.5
     trusted = trusted & (head.landmarks_dense.weight[order] > 0)[None]
-    return Reprojection(posed, error(dense, trusted), plain_error)
+    return posed, error(dense, trusted), plain_error
 
 
 def place(rig: Rig, views: Views) -> Posed:

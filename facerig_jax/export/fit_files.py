@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,8 @@ FILES = {
     "gallery.png": "contact sheet",
     "fit.json": "versions, flags, timings, energies, status",
 }
+
+RIG_FILES = ("rig.glb", "rig.npz", "neutral.obj", "neutral.ply")
 
 
 @dataclasses.dataclass
@@ -86,8 +89,9 @@ class Result:
 def write_meshes(folder: Path, head: HeadModel, result: Result) -> None:
     """The rig in all formats, the seven points, and each view's posed mesh."""
     rig = result.fit.rig
-    for name in ("rig.glb", "rig.npz", "neutral.obj", "neutral.ply"):
-        export_rig(rig, folder / name, head, result.texture)
+    with ThreadPoolExecutor() as pool:  # compressing takes most of the time, and lets other threads run
+        for written in [pool.submit(export_rig, rig, folder / name, head, result.texture) for name in RIG_FILES]:
+            written.result()
     points = np.asarray(landmark_positions(head.landmarks68, rig.unit_mm * rig.neutral))
     write_points7(folder / "points7.txt", points[list(POINTS7)])
     save_views(folder / "views.npz", result.fit.views, result.names)

@@ -13,7 +13,6 @@ import zipfile
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from facerig_jax.config import LearnedConfig
@@ -28,9 +27,8 @@ NOT_PARAMETERS = ("schema_version", "config", "notes")
 
 @functools.cache
 def trained() -> tuple[dict, LearnedConfig]:
-    """The trained weights that ship, on the host, and their settings."""
-    params, config = read_weights(TRAINED)
-    return jax.device_get(params), config
+    """The trained weights that ship, and their settings."""
+    return read_weights(TRAINED)
 
 
 def write_weights(file, params: dict, config: LearnedConfig, notes: dict | None = None, dtype="float32") -> None:
@@ -65,7 +63,7 @@ def read_weights(path) -> tuple[dict, LearnedConfig]:
       path: file of `write_weights`.
 
     Returns:
-      params: nested dict of float32 arrays.
+      params: nested dict of float32 arrays, on the host.
       config: the settings they belong to.
 
     Raises:
@@ -87,6 +85,6 @@ def read_weights(path) -> tuple[dict, LearnedConfig]:
     odd = sorted(set(names) ^ (set(arrays) - set(NOT_PARAMETERS)))
     if odd:
         raise ValueError(f"{path}: {odd[0]} is missing or does not belong to the settings in the file.")
-    params = jax.tree_util.tree_unflatten(structure, [jnp.asarray(arrays[name], jnp.float32) for name in names])
+    params = jax.tree_util.tree_unflatten(structure, [arrays[name].astype(np.float32) for name in names])
     check_params(params, config)
     return params, config
