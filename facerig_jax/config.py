@@ -43,6 +43,7 @@ class Hyper:
                        calibrated.
     landmark_common:   noise that points share, relative to the measured one, while the identity is unknown.
     tracking_common:   the same, once only pose and expression are fitted.
+    tracking_noise:    how many times larger than `landmark_mm` says a point's noise is taken to be then.
     expression:        expression weights around 0.
     expression_bound:  how far a weight may leave [0, 1].
     inverse_distance_mean, inverse_distance: prior of 1 / distance in 1 / mm.
@@ -61,6 +62,7 @@ class Hyper:
     landmark_mm: jax.Array | float = 1.0
     landmark_common: jax.Array | float = 1.0
     tracking_common: jax.Array | float = 0.2
+    tracking_noise: jax.Array | float = 1.0
     expression: jax.Array | float = 0.15
     expression_bound: jax.Array | float = 0.03
     inverse_distance_mean: jax.Array | float = 1e-3
@@ -147,8 +149,8 @@ class FlowConfig:
     passes:  how often it looks, each time from the fit to what it saw before.
     points:  face vertices that are compared (every n-th one).
     noise:   how many times its errors are taken for larger than it says: those of neighbours are the same error.
-    tracking_common: Hyper.tracking_common of a fit with this network. Its identity owes less to the detector's habits
-             than one fitted to the detector's points, so less of them need be allowed for.
+    tracking_common, tracking_noise: of Hyper, in a fit with this network: what the detector's landmarks count for
+             beside its points and the colours, once only pose and expression are fitted.
     """
 
     uv_size: int = 96
@@ -157,7 +159,8 @@ class FlowConfig:
     passes: int = 5
     points: int = 500
     noise: float = 6.0
-    tracking_common: float = 0.13
+    tracking_common: float = 0.1
+    tracking_noise: float = 6.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,15 @@ from facerig_jax.head.thin import thin
 from facerig_jax.networks.model import init_params
 from facerig_jax.networks.weights import TRAINED, trained
 from facerig_jax.numerics import linear_to_srgb
-from facerig_jax.solve.classical import Observed, initial, landmark_data, solve_classical
+from facerig_jax.solve.classical import (
+    Observed,
+    fit_colours,
+    fit_expressions,
+    fit_landmarks,
+    initial,
+    landmark_data,
+    solve_classical,
+)
 from facerig_jax.solve.flow import find_points, flow_maps, flow_tables
 from facerig_jax.solve.terms import landmark_pixels
 from facerig_jax.training.config import DataConfig, TrainConfig
@@ -156,6 +164,32 @@ def test_every_pass_starts_from_what_the_one_before_found(passes):
     moved, trace = middle(small_head(), observed, further)
     assert trace["point_stages"].shape == (passes, config.landmark_steps)
     np.testing.assert_allclose(moved - still, 2 * passes, atol=0.15 * passes)
+
+
+def test_points_and_colours_keep_their_say_when_expressions_are_fitted_to_landmarks():
+    """The landmarks lie 3 px beside the points: the less they count for, the nearer the face stays to the points."""
+    observed, *_ = look(turned=False)
+    config = dataclasses.replace(START, landmark_steps=6, blur=(1.5,), max_points=200, photometric_steps=2)
+    beside = observed.replace(landmarks=observed.landmarks.at[..., 0].add(3))
+
+    @jax.jit
+    def fitted(head, observed, beside, noise):
+        hyper = Hyper(tracking_noise=noise)
+        points = landmark_data(head, observed, hyper, config)
+        x, _ = fit_landmarks(head, points, observed, initial(head, observed, hyper, config), hyper, config)
+        x, _ = fit_colours(head, points, observed, x, hyper, config, 1.5)
+        end, _ = fit_expressions(head, points, beside, x, hyper, config)
+        return x, end, jnp.mean(landmark_pixels(end, points, SIZE)[..., 0])
+
+    off = []
+    for noise in (1.0, 3.0, 30.0):
+        x, end, moved = fitted(small_head(), observed, beside, noise)
+        off.append(float(moved))
+        for name in ("identity", "albedo", "light", "inverse_distance"):
+            np.testing.assert_array_equal(getattr(end, name), getattr(x, name))
+    assert 1.0 < off[0] < 2.0
+    assert 0 < 2 * off[1] < off[0]
+    assert abs(off[2]) < 0.1
 
 
 def test_it_learns_on_its_own_passes_too_once_there_is_one_to_start_from():

@@ -53,6 +53,20 @@ class Observed:
     view_mask: jax.Array
 
 
+@struct.dataclass
+class Colours:
+    """What the colour term compares at one blur level.
+
+    data:  of n vertices.
+    index: (n,) which vertices of the head they are.
+    fresh: (n,) 0 where an index repeats.
+    """
+
+    data: terms.ColourData
+    index: jax.Array
+    fresh: jax.Array
+
+
 # What takes the landmarks' place once they are fitted: (fit, landmarks) -> points.
 Seek = Callable[[Unknowns, terms.LandmarkData], terms.LandmarkData]
 
@@ -75,7 +89,7 @@ def solve_classical(
       trace: name -> energies at the start of each step, (steps,), (passes, steps) or (stages, steps).
     """
     x = initial(head, observed, hyper, config)
-    data, trace = landmark_data(head, observed, hyper, config, hyper.landmark_common), {}
+    data, points, trace = landmark_data(head, observed, hyper, config, hyper.landmark_common), None, {}
     x, trace["landmark_stage"] = fit_landmarks(head, data, observed, x, hyper, config)
     if seek is not None:
 
@@ -84,8 +98,8 @@ def solve_classical(
             x, energies = fit_landmarks(head, points, observed, x, hyper, config)
             return x, (points, energies)
 
-        x, (points, trace["point_stages"]) = jax.lax.scan(look, x, None, passes)
-        data = jax.tree.map(lambda value: value[-1], points)
+        x, (seen, trace["point_stages"]) = jax.lax.scan(look, x, None, passes)
+        data = points = jax.tree.map(lambda value: value[-1], seen)
     if not config.blur:
         return x, trace
 
@@ -93,7 +107,7 @@ def solve_classical(
         return fit_colours(head, data, observed, x, hyper, config, blur)
 
     x, trace["photometric_stages"] = jax.lax.scan(stage, x, jnp.array(config.blur))
-    x, trace["expression_stage"] = fit_expressions(head, observed, x, hyper, config)
+    x, trace["expression_stage"] = fit_expressions(head, points, observed, x, hyper, config)
     return x, trace
 
 
@@ -153,38 +167,7 @@ def fit_landmarks(
     head: HeadModel, data: terms.LandmarkData, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig
 ):
     """Levenberg-Marquardt on landmarks and priors. Returns Unknowns and the (steps,) energies."""
-    return _fit_points(head, data, observed, x, jnp.ones(x.n_views), hyper, config.landmark_steps)
-
-
-def fit_expressions(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig):
-    """Expression and pose of every view on its landmarks, with the identity held: what tracking would do.
-
-    While identity was unknown, a detector's common errors had to be allowed for; now they would only blur the motion.
-    """
-    data = landmark_data(head, observed, hyper, config, hyper.tracking_common)
-    moving = jax.tree.map(jnp.zeros_like, x)
-    moving = moving.replace(pose=jnp.ones_like(x.pose), expression=jnp.ones_like(x.expression))
-    return _fit_points(head, data, observed, x, x.light[:, 0].mean(-1), hyper, config.expression_steps, flatten(moving))
-
-
-def _fit_points(
-    head: HeadModel, data: terms.LandmarkData, observed: Observed, x: Unknowns, level, hyper: Hyper, n_steps, free=None
-):
-    size = observed.image.shape[1]
-
-    def reweigh(vector):
-        return terms.landmark_whitening(unflatten(vector, x), data)
-
-    def linearize(vector, whiten):
-        at = unflatten(vector, x)
-        return terms.landmark_normal(at, data, whiten, size) + terms.prior_normal(at, level, hyper, head)
-
-    def energy(vector, whiten):
-        at = unflatten(vector, x)
-        return terms.landmark_energy(at, data, whiten, size) + terms.prior_normal(at, level, hyper, head).energy
-
-    vector, _, trace = levenberg_marquardt(reweigh, linearize, energy, flatten(x), hyper.damping, n_steps, free)
-    return unflatten(vector, x), trace
+    return _minimise(head, observed, x, jnp.ones(x.n_views), hyper, config.landmark_steps, (data,))
 
 
 def fit_colours(
@@ -197,30 +180,75 @@ def fit_colours(
     blur,
 ):
     """Levenberg-Marquardt on landmarks, colours and priors. Returns Unknowns and the (steps,) energies."""
+    colours = colour_data(head, observed, x, hyper, config, blur)
+    level = _light_level(colours)
+    x = x.replace(light=_light(x, colours.data, sample_weight(head, observed, x, colours, hyper), level))
+    return _minimise(head, observed, x, level, hyper, config.photometric_steps, (landmarks,), colours)
+
+
+def fit_expressions(
+    head: HeadModel, points: terms.LandmarkData | None, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig
+):
+    """Expression and pose of every view on its landmarks, with the identity held: what tracking would do.
+
+    While identity was unknown, a detector's common errors had to be allowed for; now they would only blur the motion.
+    Where better points than the landmarks were found, these and the colours keep their say.
+    """
+    hyper_then = hyper.replace(landmark_mm=hyper.landmark_mm * hyper.tracking_noise)
+    data = landmark_data(head, observed, hyper_then, config, hyper.tracking_common)
+    moving = jax.tree.map(jnp.zeros_like, x)
+    free = flatten(moving.replace(pose=jnp.ones_like(x.pose), expression=jnp.ones_like(x.expression)))
+    if points is None:
+        level = x.light[:, 0].mean(-1)
+        return _minimise(head, observed, x, level, hyper, config.expression_steps, (data,), free=free)
+    colours = colour_data(head, observed, x, hyper, config, config.blur[-1])
+    level = _light_level(colours)
+    return _minimise(head, observed, x, level, hyper, config.expression_steps, (points, data), colours, free)
+
+
+def _minimise(
+    head: HeadModel,
+    observed: Observed,
+    x: Unknowns,
+    level: jax.Array,
+    hyper: Hyper,
+    n_steps: int,
+    points: tuple[terms.LandmarkData, ...],
+    colours: Colours | None = None,
+    free: jax.Array | None = None,
+):
+    """Levenberg-Marquardt on sets of points, maybe colours, and priors. Returns Unknowns and the (steps,) energies.
+
+    level: (V,) expected light; free: (D,) 1 for the unknowns that may change.
+    """
     size = observed.image.shape[1]
-    data, index = colour_data(head, observed, x, hyper, config, blur)
-    level = data.brightness / jnp.mean(jnp.exp(data.albedo_mean))
-    x = x.replace(light=_light(x, data, sample_weight(head, observed, x, data, index, hyper), level))
 
     def reweigh(vector):
         at = unflatten(vector, x)
-        return terms.landmark_whitening(at, landmarks), sample_weight(head, observed, at, data, index, hyper)
+        whiten = tuple(terms.landmark_whitening(at, data) for data in points)
+        return whiten, None if colours is None else sample_weight(head, observed, at, colours, hyper)
 
     def linearize(vector, weights):
         at, (whiten, weight) = unflatten(vector, x), weights
-        residual, slope = terms.colour_terms(at, data)
-        colour = terms.colour_normal(residual, slope, *terms.colour_jacobian(at, data), weight, data.detail, hyper)
-        return terms.landmark_normal(at, landmarks, whiten, size) + colour + terms.prior_normal(at, level, hyper, head)
+        normal = terms.prior_normal(at, level, hyper, head)
+        for data, white in zip(points, whiten, strict=True):
+            normal = normal + terms.landmark_normal(at, data, white, size)
+        if colours is None:
+            return normal
+        residual, slope = terms.colour_terms(at, colours.data)
+        jacobian = terms.colour_jacobian(at, colours.data)
+        return normal + terms.colour_normal(residual, slope, *jacobian, weight, colours.data.detail, hyper)
 
     def energy(vector, weights):
         at, (whiten, weight) = unflatten(vector, x), weights
-        colour = terms.colour_energy(*terms.colour_terms(at, data), weight, data.detail, hyper)
-        landmark = terms.landmark_energy(at, landmarks, whiten, size)
-        return landmark + colour + terms.prior_normal(at, level, hyper, head).energy
+        total = terms.prior_normal(at, level, hyper, head).energy
+        for data, white in zip(points, whiten, strict=True):
+            total = total + terms.landmark_energy(at, data, white, size)
+        if colours is None:
+            return total
+        return total + terms.colour_energy(*terms.colour_terms(at, colours.data), weight, colours.data.detail, hyper)
 
-    vector, _, trace = levenberg_marquardt(
-        reweigh, linearize, energy, flatten(x), hyper.damping, config.photometric_steps
-    )
+    vector, _, trace = levenberg_marquardt(reweigh, linearize, energy, flatten(x), hyper.damping, n_steps, free)
     return unflatten(vector, x), trace
 
 
@@ -266,8 +294,8 @@ def log_albedo(head: HeadModel, index: jax.Array) -> tuple[jax.Array, jax.Array]
     return jnp.log(mean), basis / mean[None]
 
 
-def colour_data(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig, blur):
-    """ColourData at one blur level, and the (n,) indices and (n,) base weights of its vertices."""
+def colour_data(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig, blur) -> Colours:
+    """What the colour term compares at one blur level."""
     index, fresh = face_index(head, config.max_points)
     image = gaussian_blur(observed.image, blur)
     model = surface_model(head, index)
@@ -287,12 +315,17 @@ def colour_data(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, 
         image=image,
         brightness=jax.lax.stop_gradient(jnp.maximum(brightness, MIN_BRIGHTNESS)),
     )
-    return data, (index, fresh)
+    return Colours(data, index, fresh)
 
 
-def sample_weight(head, observed, x: Unknowns, data, index, hyper: Hyper) -> jax.Array:
+def _light_level(colours: Colours) -> jax.Array:
+    """(V,) constant light coefficient at which the mean albedo is as bright as the photo."""
+    return colours.data.brightness / jnp.mean(jnp.exp(colours.data.albedo_mean))
+
+
+def sample_weight(head, observed, x: Unknowns, colours: Colours, hyper: Hyper) -> jax.Array:
     """(V, n, 3) photometric weights: visible, not grazing, inside the photo, and robust against outliers and views."""
-    index, fresh = index
+    data, index, fresh = colours.data, colours.index, colours.fresh
     size = observed.image.shape[1]
     x = jax.lax.stop_gradient(x)
 

@@ -108,7 +108,7 @@ def solve_start(observed: Observed, head: HeadModel, config: LearnedConfig, para
     def seek(x, landmarks):
         return find_points(params["flow"], head, observed, x, landmarks, config.flow)
 
-    hyper = Hyper(tracking_common=config.flow.tracking_common)
+    hyper = Hyper(tracking_common=config.flow.tracking_common, tracking_noise=config.flow.tracking_noise)
     return solve_classical(head, observed, hyper, config.start, seek, config.flow.passes)
 
 
