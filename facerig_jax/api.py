@@ -18,7 +18,8 @@ from facerig_jax.networks.weights import trained
 from facerig_jax.numerics import HIGHEST, masked_mean
 from facerig_jax.rig.frozen import freeze, neural_mesh
 from facerig_jax.solve import status as codes
-from facerig_jax.solve.classical import Observed, landmark_error, solve_classical
+from facerig_jax.solve.classical import landmark_error, solve_classical
+from facerig_jax.solve.colours import Observed
 from facerig_jax.solve.learned import solve_learned
 from facerig_jax.solve.observe import N_LANDMARKS, find_landmarks, look, observe, solve_start, view_status
 from facerig_jax.solve.state import SolverState

@@ -22,6 +22,7 @@ class FitConfig:
     blur:              Gaussian blur of the crops in pixels, one photometric stage each, coarse to fine; () stops after
                        the landmarks.
     photometric_steps: steps on landmarks and colours in each of these stages.
+    refine_steps:      steps of Adam on the energy of the last of these stages, after it (solve.refine).
     max_points:        face-region vertices used by the photometric energy (every n-th one).
     """
 
@@ -32,6 +33,7 @@ class FitConfig:
     expression_steps: int = 5
     blur: tuple[float, ...] = (4.0, 1.5)
     photometric_steps: int = 5
+    refine_steps: int = 0
     max_points: int = 2000
 
 
@@ -187,7 +189,8 @@ class LearnedConfig:
     stages, steps: how many, at most 3 stages; 0 stages: the start alone, whose rig is linear.
     step_scale:    per stage, exponent range of the step sizes of identity, pose, expression, expression code, albedo.
     step_bias:     per stage, their exponents where the network gives 0.
-    refine:        further steps of Adam on the last stage's energy and codes, 0 = none, as published (solve.refine).
+    refine:        further steps of Adam on the last stage's energy and codes, without stages on those of the start's
+                   colours; 0 = none, as published (solve.refine).
     detach:        no gradient flows between stages nor through the residual statistics.
     checkpoint:    recompute the stages' and steps' insides in reverse mode instead of keeping them.
     unroll:        unroll the loops over stages and steps: twice the compile time, and no faster (BUILD_NOTES).

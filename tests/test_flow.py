@@ -21,20 +21,29 @@ from facerig_jax.networks.model import init_params
 from facerig_jax.networks.weights import TRAINED, trained
 from facerig_jax.numerics import linear_to_srgb
 from facerig_jax.solve.classical import (
-    Observed,
     fit_colours,
+    fit_energy,
     fit_expressions,
     fit_landmarks,
     initial,
     landmark_data,
+    refine_colours,
     solve_classical,
 )
+from facerig_jax.solve.colours import Observed, colour_data, light_level
 from facerig_jax.solve.flow import find_points, flow_maps, flow_tables
 from facerig_jax.solve.terms import landmark_pixels
+from facerig_jax.solve.unknowns import flatten
 from facerig_jax.training.config import DataConfig, TrainConfig
 from facerig_jax.training.examples import Examples
 from facerig_jax.training.loop import first_params, preparing_params
-from facerig_jax.training.objective import example_loss, make_teacher, prepared_models
+from facerig_jax.training.objective import (
+    example_loss,
+    make_example,
+    make_flow_example,
+    make_teacher,
+    prepared_models,
+)
 from facerig_jax.training.update import init_state, make_mesh, make_update
 
 FLOW = FlowConfig(uv_size=32, widths=(8, 8), place=4, passes=2, points=60)
@@ -104,7 +113,8 @@ def test_the_loss_is_least_where_the_network_says_the_truth():
     made, landmarks = subject()
     given = jax.tree.map(np.asarray, made.replace(landmarks=landmarks))
     teacher = make_teacher(small_head(), model)
-    example = Examples(Once(given), teacher, config, 1)(0)
+    (plain,) = prepared_models(config)
+    example = jax.jit(make_example, static_argnums=2)(given, teacher, plain)
     first = example.first
     work = teacher.work
     posed = vertices(work, first.identity, first.expression)
@@ -113,24 +123,11 @@ def test_the_loss_is_least_where_the_network_says_the_truth():
     off = scale * jnp.concatenate([2 * jnp.cos(roll) + jnp.sin(roll), 2 * jnp.sin(roll) - jnp.cos(roll)], 1)
     true = project(posed, pose, first.inverse_distance).at[..., :2].add(off[:, None])
     example = example.replace(target=example.target.replace(projected=true))
+    example = make_flow_example(example, teacher, model)
     params = {"flow": quiet_network()}
     loss, measures = example_loss(params, teacher, example, config.losses, None, config)
     np.testing.assert_allclose(measures["error"], [5**0.5, 0], atol=2e-3)
     np.testing.assert_allclose(loss, 1.0, atol=2e-3)  # 2 log b + |d| / b with b = e^0.5, d = 0
-
-
-@dataclasses.dataclass
-class Once:
-    """A source of one subject."""
-
-    subject: object
-    name: str = "one"
-
-    def __len__(self):
-        return 1
-
-    def __call__(self, index):
-        return self.subject
 
 
 def test_a_fit_with_the_network_is_finite_and_sees_new_points():
@@ -192,6 +189,25 @@ def test_points_and_colours_keep_their_say_when_expressions_are_fitted_to_landma
     assert abs(off[2]) < 0.1
 
 
+def test_refining_lowers_the_energy_of_the_colours():
+    observed, *_ = look(turned=False)
+    config = dataclasses.replace(START, landmark_steps=6, blur=(1.5,), max_points=200, photometric_steps=1)
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def refined(head, observed, n_steps):
+        steps = dataclasses.replace(config, refine_steps=n_steps)
+        points = landmark_data(head, observed, Hyper(), config)
+        x, _ = fit_landmarks(head, points, observed, initial(head, observed, Hyper(), config), Hyper(), config)
+        x, _ = fit_colours(head, points, observed, x, Hyper(), config, 1.5)
+        colours = colour_data(head, observed, x, Hyper(), config, 1.5)
+        energy = fit_energy(head, observed, x, light_level(colours), Hyper(), (points,), colours)
+        end = refine_colours(head, points, observed, x, Hyper(), steps) if n_steps else x
+        return energy.value(flatten(end), energy.reweigh(flatten(x)))
+
+    start, some, many = (float(refined(small_head(), observed, n_steps)) for n_steps in (0, 3, 20))
+    assert many < some < start
+
+
 def test_it_learns_on_its_own_passes_too_once_there_is_one_to_start_from():
     model = dataclasses.replace(CONFIG, start=START, flow=dataclasses.replace(FLOW, passes=3), stages=0)
     config = TrainConfig(task="flow", model=model)
@@ -239,6 +255,7 @@ def test_every_row_of_the_ablation_leaves_out_something_else():
 
 def test_settings_that_do_not_fit_are_refused_in_words():
     for changes, message in (
+        ({"stages": 0, "refine": 3}, "refine: it goes on with the energy of the last stage, or of start's colours"),
         ({"start": None}, "flow: it serves the classical solver's fit"),
         ({"flow": dataclasses.replace(FLOW, uv_size=30)}, r"flow.uv_size: a multiple of 4 is needed, got 30"),
         ({"flow": dataclasses.replace(FLOW, widths=(8, 9))}, r"flow.widths: multiples of 8 are needed"),

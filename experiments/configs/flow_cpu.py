@@ -38,7 +38,7 @@ def config() -> TrainConfig:
     return TrainConfig(
         name="flow_cpu",
         task="flow",
-        model=dataclasses.replace(BASE, stages=0, start=FitConfig(), flow=FlowConfig()),
+        model=dataclasses.replace(BASE, stages=0, start=FitConfig(blur=(3.0, 0.4)), flow=FlowConfig()),
         data=DataConfig(
             subject=dataclasses.replace(TRAIN, n_views=4),
             others=(dataclasses.replace(HARD, n_views=4, size=320),),

@@ -2,70 +2,28 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from facerig_jax.config import FitConfig, Hyper
 from facerig_jax.detect.landmarks import LANDMARKS68
 from facerig_jax.energies.landmark import FIXED68
 from facerig_jax.geometry.alignment import similarity
-from facerig_jax.geometry.camera import from_image, project, to_image
-from facerig_jax.geometry.light import ambient_light, solve_light
-from facerig_jax.geometry.rotation import euler_to_matrix, matrix_to_euler, rotate
-from facerig_jax.geometry.sampling import bilinear
-from facerig_jax.geometry.visibility import visible
-from facerig_jax.head.model import vertices
-from facerig_jax.numerics import masked_mean, normalize
+from facerig_jax.geometry.camera import from_image
+from facerig_jax.geometry.light import ambient_light
+from facerig_jax.geometry.rotation import matrix_to_euler
+from facerig_jax.numerics import masked_mean
 from facerig_jax.solve import terms
+from facerig_jax.solve.colours import Colours, Observed, colour_data, fit_light, light_level, sample_weight
 from facerig_jax.solve.gauss_newton import levenberg_marquardt
-from facerig_jax.solve.points import dense_landmark_model, evaluate, landmark68_model, surface_model
+from facerig_jax.solve.points import dense_landmark_model, landmark68_model
+from facerig_jax.solve.refine import FIT_RATE, refine
 from facerig_jax.solve.unknowns import Unknowns, flatten, unflatten
 from facerig_jax.types import HeadModel
-
-# Vertices seen at a cosine below the first number carry no photometric weight, above the second full weight.
-GRAZING = (0.15, 0.5)
-# Regions whose albedo detail is `Hyper.feature_detail` larger.
-FEATURES = ("brows", "eyelids", "eyes", "lips")
-# Darkest light level (linear RGB) that residuals are divided by.
-MIN_BRIGHTNESS = 0.02
-
-
-@struct.dataclass
-class Observed:
-    """What the solver looks at.
-
-    image:     (V, S, S, 3) crops, linear RGB in [0, 1].
-    inside:    (V, S, S) 1 where the crop lies inside its photo.
-    landmarks: (V, L, 3) crop pixels, z towards the camera.
-    weight:    (V, L) landmark weights, 0 for views that do not count.
-    view_mask: (V,) 1 for views that count.
-    """
-
-    image: jax.Array
-    inside: jax.Array
-    landmarks: jax.Array
-    weight: jax.Array
-    view_mask: jax.Array
-
-
-@struct.dataclass
-class Colours:
-    """What the colour term compares at one blur level.
-
-    data:  of n vertices.
-    index: (n,) which vertices of the head they are.
-    fresh: (n,) 0 where an index repeats.
-    """
-
-    data: terms.ColourData
-    index: jax.Array
-    fresh: jax.Array
-
 
 # What takes the landmarks' place once they are fitted: (fit, landmarks) -> points.
 Seek = Callable[[Unknowns, terms.LandmarkData], terms.LandmarkData]
@@ -107,6 +65,8 @@ def solve_classical(
         return fit_colours(head, data, observed, x, hyper, config, blur)
 
     x, trace["photometric_stages"] = jax.lax.scan(stage, x, jnp.array(config.blur))
+    if config.refine_steps:
+        x = refine_colours(head, data, observed, x, hyper, config)
     x, trace["expression_stage"] = fit_expressions(head, points, observed, x, hyper, config)
     return x, trace
 
@@ -167,7 +127,8 @@ def fit_landmarks(
     head: HeadModel, data: terms.LandmarkData, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig
 ):
     """Levenberg-Marquardt on landmarks and priors. Returns Unknowns and the (steps,) energies."""
-    return _minimise(head, observed, x, jnp.ones(x.n_views), hyper, config.landmark_steps, (data,))
+    energy = fit_energy(head, observed, x, jnp.ones(x.n_views), hyper, (data,))
+    return _minimise(energy, x, hyper.damping, config.landmark_steps)
 
 
 def fit_colours(
@@ -181,9 +142,23 @@ def fit_colours(
 ):
     """Levenberg-Marquardt on landmarks, colours and priors. Returns Unknowns and the (steps,) energies."""
     colours = colour_data(head, observed, x, hyper, config, blur)
-    level = _light_level(colours)
-    x = x.replace(light=_light(x, colours.data, sample_weight(head, observed, x, colours, hyper), level))
-    return _minimise(head, observed, x, level, hyper, config.photometric_steps, (landmarks,), colours)
+    level = light_level(colours)
+    x = x.replace(light=fit_light(x, colours.data, sample_weight(head, observed, x, colours, hyper), level))
+    energy = fit_energy(head, observed, x, level, hyper, (landmarks,), colours)
+    return _minimise(energy, x, hyper.damping, config.photometric_steps)
+
+
+def refine_colours(
+    head: HeadModel, landmarks: terms.LandmarkData, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig
+) -> Unknowns:
+    """`config.refine_steps` steps of Adam on the energy of the last colour stage, its weights held."""
+    colours = colour_data(head, observed, x, hyper, config, config.blur[-1])
+    energy = fit_energy(head, observed, x, light_level(colours), hyper, (landmarks,), colours)
+    start = flatten(x)
+    weights = energy.reweigh(start)
+    hessian = jnp.diagonal(energy.linearize(start, weights).hessian)
+    rates = FIT_RATE * jax.lax.rsqrt(jnp.maximum(hessian, 1e-12))
+    return unflatten(refine(lambda vector: energy.value(vector, weights), start, config.refine_steps, rates), x)
 
 
 def fit_expressions(
@@ -199,28 +174,37 @@ def fit_expressions(
     moving = jax.tree.map(jnp.zeros_like, x)
     free = flatten(moving.replace(pose=jnp.ones_like(x.pose), expression=jnp.ones_like(x.expression)))
     if points is None:
-        level = x.light[:, 0].mean(-1)
-        return _minimise(head, observed, x, level, hyper, config.expression_steps, (data,), free=free)
-    colours = colour_data(head, observed, x, hyper, config, config.blur[-1])
-    level = _light_level(colours)
-    return _minimise(head, observed, x, level, hyper, config.expression_steps, (points, data), colours, free)
+        energy = fit_energy(head, observed, x, x.light[:, 0].mean(-1), hyper, (data,))
+    else:
+        colours = colour_data(head, observed, x, hyper, config, config.blur[-1])
+        energy = fit_energy(head, observed, x, light_level(colours), hyper, (points, data), colours)
+    return _minimise(energy, x, hyper.damping, config.expression_steps, free)
 
 
-def _minimise(
+@dataclasses.dataclass(frozen=True)
+class Energy:
+    """What a fit lowers: points, maybe colours, and priors, as functions of the flat unknowns (D,).
+
+    reweigh:   unknowns -> weights, which are held during a step.
+    linearize: (unknowns, weights) -> Normal.
+    value:     (unknowns, weights) -> ().
+    """
+
+    reweigh: Callable
+    linearize: Callable
+    value: Callable
+
+
+def fit_energy(
     head: HeadModel,
     observed: Observed,
     x: Unknowns,
     level: jax.Array,
     hyper: Hyper,
-    n_steps: int,
     points: tuple[terms.LandmarkData, ...],
     colours: Colours | None = None,
-    free: jax.Array | None = None,
-):
-    """Levenberg-Marquardt on sets of points, maybe colours, and priors. Returns Unknowns and the (steps,) energies.
-
-    level: (V,) expected light; free: (D,) 1 for the unknowns that may change.
-    """
+) -> Energy:
+    """The energy of some sets of points, of colours where given, and of the priors; level: (V,) expected light."""
     size = observed.image.shape[1]
 
     def reweigh(vector):
@@ -239,7 +223,7 @@ def _minimise(
         jacobian = terms.colour_jacobian(at, colours.data)
         return normal + terms.colour_normal(residual, slope, *jacobian, weight, colours.data.detail, hyper)
 
-    def energy(vector, weights):
+    def value(vector, weights):
         at, (whiten, weight) = unflatten(vector, x), weights
         total = terms.prior_normal(at, level, hyper, head).energy
         for data, white in zip(points, whiten, strict=True):
@@ -248,7 +232,14 @@ def _minimise(
             return total
         return total + terms.colour_energy(*terms.colour_terms(at, colours.data), weight, colours.data.detail, hyper)
 
-    vector, _, trace = levenberg_marquardt(reweigh, linearize, energy, flatten(x), hyper.damping, n_steps, free)
+    return Energy(reweigh, linearize, value)
+
+
+def _minimise(energy: Energy, x: Unknowns, damping, n_steps: int, free: jax.Array | None = None):
+    """Levenberg-Marquardt; free: (D,) 1 for the unknowns that may change. Returns Unknowns, energies (steps,)."""
+    vector, _, trace = levenberg_marquardt(
+        energy.reweigh, energy.linearize, energy.value, flatten(x), damping, n_steps, free
+    )
     return unflatten(vector, x), trace
 
 
@@ -258,109 +249,3 @@ def landmark_error(head: HeadModel, observed: Observed, x: Unknowns, config: Fit
     distance = jnp.linalg.norm(terms.landmark_pixels(x, data, observed.image.shape[1]), axis=-1)
     extent = jnp.max(jnp.ptp(data.detected, axis=1), -1)
     return masked_mean(distance, data.weight, axis=-1) / extent
-
-
-def gaussian_blur(images: jax.Array, sigma) -> jax.Array:
-    """Gaussian blur (px) of square images (..., S, S, C); the border is renormalised."""
-    position = jnp.arange(images.shape[-2], dtype=images.dtype)
-    kernel = jnp.exp(-0.5 * ((position[:, None] - position[None]) / sigma) ** 2)
-    kernel = kernel / kernel.sum(-1, keepdims=True)
-    return jnp.einsum("ij,...jkc,lk->...ilc", kernel, images, kernel)
-
-
-def face_index(head: HeadModel, count: int) -> tuple[jax.Array, jax.Array]:
-    """About `count` face-region vertices, evenly strided: indices (n,) and 1 / 0 where an index repeats (n,)."""
-    n_vertices = head.face_mask.shape[0]
-    (order,) = jnp.nonzero(head.face_mask > 0.5, size=n_vertices, fill_value=0)
-    total = jnp.sum(head.face_mask > 0.5)
-    count = min(count, n_vertices)
-    slot = jnp.floor(jnp.linspace(0.0, 1.0, count, endpoint=False) * total).astype(jnp.int32)
-    fresh = jnp.concatenate([jnp.ones(1), (slot[1:] != slot[:-1]).astype(jnp.float32)])
-    return order[slot], fresh
-
-
-def feature_mask(head: HeadModel) -> jax.Array:
-    """(P,) in [0, 1]: where skin gives way to brows, lids, lashes and lips, which no smooth albedo describes."""
-    masks = [jnp.asarray(head.regions[name]) for name in FEATURES if name in head.regions]
-    return functools.reduce(jnp.maximum, masks, jnp.zeros(head.face_mask.shape))
-
-
-def log_albedo(head: HeadModel, index: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Log linear RGB of the vertices `index`: mean (n, 3) and basis (A, n, 3); to first order for a linear albedo."""
-    mean, basis = jnp.asarray(head.albedo_mean)[index], jnp.asarray(head.albedo_basis)[:, index]
-    if head.albedo_space == "log":
-        return mean, basis
-    mean = jnp.maximum(mean, MIN_BRIGHTNESS)
-    return jnp.log(mean), basis / mean[None]
-
-
-def colour_data(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig, blur) -> Colours:
-    """What the colour term compares at one blur level."""
-    index, fresh = face_index(head, config.max_points)
-    image = gaussian_blur(observed.image, blur)
-    model = surface_model(head, index)
-    albedo_mean, albedo_basis = log_albedo(head, index)
-    size = image.shape[1]
-
-    def mean_colour(pose, inverse_distance, expression, image):
-        points = to_image(project(evaluate(model, x.identity, expression)[:, :3], pose, inverse_distance), size, size)
-        return jnp.mean(bilinear(image, points[:, :2]))
-
-    brightness = jax.vmap(mean_colour)(x.pose, x.inverse_distance, x.expression, image)
-    data = terms.ColourData(
-        model=model,
-        albedo_mean=albedo_mean,
-        albedo_basis=albedo_basis,
-        detail=(hyper.albedo_detail + hyper.feature_detail * feature_mask(head)[index])[:, None],
-        image=image,
-        brightness=jax.lax.stop_gradient(jnp.maximum(brightness, MIN_BRIGHTNESS)),
-    )
-    return Colours(data, index, fresh)
-
-
-def _light_level(colours: Colours) -> jax.Array:
-    """(V,) constant light coefficient at which the mean albedo is as bright as the photo."""
-    return colours.data.brightness / jnp.mean(jnp.exp(colours.data.albedo_mean))
-
-
-def sample_weight(head, observed, x: Unknowns, colours: Colours, hyper: Hyper) -> jax.Array:
-    """(V, n, 3) photometric weights: visible, not grazing, inside the photo, and robust against outliers and views."""
-    data, index, fresh = colours.data, colours.index, colours.fresh
-    size = observed.image.shape[1]
-    x = jax.lax.stop_gradient(x)
-
-    def one(pose, inverse_distance, expression):
-        posed = to_image(project(vertices(head, x.identity, expression), pose, inverse_distance), size, size)
-        geometry = evaluate(data.model, x.identity, expression)
-        tangents = rotate(euler_to_matrix(pose[:3]), geometry[:, 3:].reshape(-1, 3)).reshape(-1, 2, 3)
-        facing = normalize(jnp.cross(tangents[:, 0], tangents[:, 1]))[:, 2]
-        return posed, facing
-
-    posed, facing = jax.vmap(one)(x.pose, x.inverse_distance, x.expression)
-    seen = visible(posed, head.faces, size)[:, index]
-    inside = jax.vmap(lambda mask, points: bilinear(mask[..., None], points)[:, 0])(
-        observed.inside, posed[:, index, :2]
-    )
-    low, high = GRAZING
-    facing = jnp.clip((facing - low) / (high - low), 0, 1)
-    base = seen * (inside > 0.99) * facing * fresh[None] * observed.view_mask[:, None]
-    residual, _ = terms.colour_terms(x, data)
-    distance = jnp.mean(residual**2, -1) / (hyper.colour**2 + data.detail[None, :, 0] ** 2)
-    weight = base / (1 + distance / hyper.colour_robust**2) ** 2
-    misfit = jnp.sum(weight * distance, -1) / jnp.maximum(jnp.sum(weight, -1), 1e-3)
-    weight = weight / jnp.maximum(misfit / hyper.colour_misfit, 1.0)[:, None]
-    return jax.lax.stop_gradient(jnp.broadcast_to(weight[..., None], residual.shape))
-
-
-def _light(x: Unknowns, data, weight, level):
-    """Closed-form light (V, 9, 3) at the current shape and albedo, from a start at the expected level."""
-    albedo = terms.point_albedo(x, data)
-    size = data.image.shape[1]
-
-    def one(pose, inverse_distance, expression, image, weight, level, old):
-        geometry = evaluate(data.model, x.identity, expression)
-        points, basis = jax.vmap(lambda g: terms.image_point_and_basis(g, pose, inverse_distance, size))(geometry)
-        start = jnp.where(jnp.all(old == ambient_light()), old * level, old)
-        return solve_light(basis, albedo, bilinear(image, points), weight[:, 0] > 0.05, start, ridge=1e-3)
-
-    return jax.vmap(one)(x.pose, x.inverse_distance, x.expression, data.image, weight, level, x.light)

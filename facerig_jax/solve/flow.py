@@ -22,7 +22,7 @@ from facerig_jax.head.model import vertices
 from facerig_jax.head.thin import thin
 from facerig_jax.networks.model import apply, flow_module
 from facerig_jax.numerics import HIGHEST, linear_to_srgb
-from facerig_jax.solve.classical import Observed, face_index
+from facerig_jax.solve.colours import Observed, face_index
 from facerig_jax.solve.points import evaluate, position_model
 from facerig_jax.solve.terms import LandmarkData
 from facerig_jax.solve.unknowns import Unknowns

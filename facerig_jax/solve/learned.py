@@ -25,7 +25,7 @@ from facerig_jax.networks.model import apply, image_features, normalize_images, 
 from facerig_jax.numerics import masked_mean, srgb_to_linear
 from facerig_jax.rig.decode import DecodedRig, RigCode, decode, displace, first_rig, mode_weights, shade_albedo
 from facerig_jax.rig.space import RigSpace, make_tables, rig_space
-from facerig_jax.solve.refine import refine
+from facerig_jax.solve.refine import refine, stage_rates
 from facerig_jax.solve.state import FirstGuess, Problem, SolverState, StageEnd, Unknowns
 from facerig_jax.types import HeadModel
 
@@ -149,7 +149,7 @@ def optimise(
     if config.refine and stage == config.stages - 1:
         with jax.named_scope("refine"):
             energy = stage_energy(problem, stage, space, state, config, see)
-            x = refine(lambda x: energy(x)[0], x, config.refine, problem.observed.view_mask)
+            x = refine(lambda x: energy(x)[0], x, config.refine, stage_rates(problem.observed.view_mask))
     with jax.named_scope(f"stage{stage}_end"):
         rig = decode(params, stage, space, x.code, state.rig, head, config)
         whole = decode(params, stage, space, x.code, state.whole, problem.whole, config)

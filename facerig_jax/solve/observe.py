@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,8 @@ from facerig_jax.geometry.camera import pose_to_normalized, to_image
 from facerig_jax.geometry.crop import crop_around, crop_image, inside_photo, to_crop
 from facerig_jax.numerics import linear_to_srgb, srgb_to_linear
 from facerig_jax.solve import status as codes
-from facerig_jax.solve.classical import Observed, landmark_pose, solve_classical
+from facerig_jax.solve.classical import landmark_pose, solve_classical
+from facerig_jax.solve.colours import Observed
 from facerig_jax.solve.flow import find_points
 from facerig_jax.solve.points import dense_landmark_model, landmark68_model
 from facerig_jax.solve.state import FirstGuess
@@ -102,14 +105,15 @@ def look(
 
 def solve_start(observed: Observed, head: HeadModel, config: LearnedConfig, params: dict) -> tuple[Unknowns, dict]:
     """The classical solver's fit that the first stage starts from, with the flow network where there is one."""
+    start = config.start if config.stages else dataclasses.replace(config.start, refine_steps=config.refine)
     if config.flow is None:
-        return solve_classical(head, observed, Hyper(), config.start)
+        return solve_classical(head, observed, Hyper(), start)
 
     def seek(x, landmarks):
         return find_points(params["flow"], head, observed, x, landmarks, config.flow)
 
     hyper = Hyper(tracking_common=config.flow.tracking_common, tracking_noise=config.flow.tracking_noise)
-    return solve_classical(head, observed, hyper, config.start, seek, config.flow.passes)
+    return solve_classical(head, observed, hyper, start, seek, config.flow.passes)
 
 
 def classical_guess(observed: Observed, head: HeadModel, config: LearnedConfig, params: dict) -> FirstGuess:

@@ -16,11 +16,18 @@ from facerig_jax.data.subjects import Source, Subject
 from facerig_jax.export.files import atomic_write
 from facerig_jax.settings import to_plain
 from facerig_jax.training.config import DataConfig, TrainConfig
-from facerig_jax.training.objective import Example, Teacher, make_example, prepared_models
+from facerig_jax.training.objective import (
+    Example,
+    FlowExample,
+    Teacher,
+    make_example,
+    make_flow_example,
+    prepared_models,
+)
 
 SETTINGS = "examples.json"
 # Counts up when what an example holds changes its meaning.
-FORMAT = 2
+FORMAT = 3
 
 
 class Examples:
@@ -43,6 +50,7 @@ class Examples:
         self.name = source.name
         self._source, self._teacher, self._folder = source, teacher, folder
         self._models, self._data = prepared_models(config), config.data
+        self._seen_by = config.model if config.task == "flow" else None
         if self._models[-1].flow is not None and "flow" not in teacher.params:
             raise ValueError("init: model.flow needs the weights of a trained flow network (task='flow').")
         self._kept = functools.lru_cache(memory)(self._read_or_make)
@@ -52,11 +60,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self._source)
 
-    def __call__(self, index: int) -> Example:
+    def __call__(self, index: int) -> Example | FlowExample:
         """Subject `index` of 0 to len - 1, on the host."""
         return self._kept(index)
 
-    def _read_or_make(self, index: int) -> Example:
+    def _read_or_make(self, index: int) -> Example | FlowExample:
         if self._folder is None:
             return self._make(index)
         path = self._folder / f"{index:08d}.npz"
@@ -68,17 +76,17 @@ class Examples:
             np.savez(file, **{f"{number:03d}": leaf for number, leaf in enumerate(leaves)})
         return example
 
-    def _make(self, index: int) -> Example:
+    def _make(self, index: int) -> Example | FlowExample:
         subject = self._subject(index)
         if self._data.source == "synthetic" and self._data.min_views:
             subject = subject.replace(view_mask=view_mask(len(subject.images), self._data, index))
-        return jax.device_get(_prepare(subject, self._teacher, self._models[index % len(self._models)]))
+        return jax.device_get(_prepare(subject, self._teacher, self._models[index % len(self._models)], self._seen_by))
 
     def _subject(self, index: int) -> Subject:
         subject = self._source(index)
         return subject.replace(landmarks=None) if self._data.landmarks == "detector" else subject
 
-    def _read(self, path: Path) -> Example:
+    def _read(self, path: Path) -> Example | FlowExample:
         shapes = self._shapes
         leaves, structure = jax.tree.flatten(shapes)
         with np.load(path, allow_pickle=False) as arrays:
@@ -88,8 +96,10 @@ class Examples:
         return jax.tree.unflatten(structure, values)
 
     @functools.cached_property
-    def _shapes(self) -> Example:
-        return jax.eval_shape(lambda s, t: make_example(s, t, self._models[0]), self._subject(0), self._teacher)
+    def _shapes(self) -> Example | FlowExample:
+        return jax.eval_shape(
+            lambda s, t: _prepare(s, t, self._models[0], self._seen_by), self._subject(0), self._teacher
+        )
 
 
 def view_mask(count: int, data: DataConfig, index: int) -> np.ndarray:
@@ -98,9 +108,11 @@ def view_mask(count: int, data: DataConfig, index: int) -> np.ndarray:
     return (np.arange(count) < draws.max()).astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _prepare(subject, teacher: Teacher, model) -> Example:
-    return make_example(jax.tree.map(jnp.asarray, subject), teacher, model)
+@functools.partial(jax.jit, static_argnames=("model", "seen_by"))
+def _prepare(subject, teacher: Teacher, model, seen_by) -> Example | FlowExample:
+    """seen_by: settings of the flow network that learns from it, None where the whole solver does."""
+    example = make_example(jax.tree.map(jnp.asarray, subject), teacher, model)
+    return example if seen_by is None else make_flow_example(example, teacher, seen_by)
 
 
 def example_settings(source: Source, teacher: Teacher, config: TrainConfig) -> dict:
@@ -108,6 +120,7 @@ def example_settings(source: Source, teacher: Teacher, config: TrainConfig) -> d
     model = prepared_models(config)[-1]
     return {
         "format": FORMAT,
+        "task": config.task,
         "source": source.name,
         "data": {key: value for key, value in to_plain(config.data).items() if key in EXAMPLE_DATA},
         "model": {key: to_plain(model)[key] for key in ("crop_margin", "start", "flow", "landmarks", "coarse")},

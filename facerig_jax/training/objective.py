@@ -106,6 +106,20 @@ class Target:
     expression: jax.Array | None
 
 
+@struct.dataclass
+class FlowExample:
+    """A subject as the flow network sees it, with the truth that it is held to.
+
+    maps:   (V, S, S, N_FLOW) float16, of solve.flow.flow_maps.
+    offset: (V, S / 2, S / 2, 2) float16 mm, how far the fit is off: to the right and up, see there.
+    known:  (V, S / 2, S / 2) bool, texels of the face whose truth is known, in views that count.
+    """
+
+    maps: jax.Array
+    offset: jax.Array
+    known: jax.Array
+
+
 def make_teacher(head: HeadModel, model: LearnedConfig, params: dict | None = None) -> Teacher:
     """Prepares a head, whose triangles must be given as numbers, for the losses of a solver.
 
@@ -166,6 +180,32 @@ def make_example(subject: Subject, teacher: Teacher, model: LearnedConfig) -> Ex
     )
 
 
+def make_flow_example(example: Example, teacher: Teacher, model: LearnedConfig) -> FlowExample:
+    """What the flow network sees of a prepared subject: its maps take longer to draw than to learn from, so once."""
+    work, tables, size = teacher.work, teacher.tables, example.photo.shape[1]
+    evidence, first = evidence_of(example, model), example.first
+    fitted = Unknowns(
+        identity=first.identity,
+        albedo=first.albedo,
+        pose=normalized_to_pose(first.pose, work.unit_mm, size),
+        inverse_distance=first.inverse_distance,
+        expression=first.expression,
+        light=jnp.zeros((first.pose.shape[0], 9, 3)),
+    )
+    points = dense_landmark_model(teacher.head) if uses_dense(work, model) else landmark68_model(teacher.head)
+    count = evidence.landmarks.shape[1]
+    landmarks = LandmarkData(points, evidence.landmarks, evidence.weight, jnp.ones(count), jnp.zeros((1, count, 2)))
+    photo = jnp.concatenate([evidence.photo, evidence.colour[..., 3:]], -1)
+    maps, frame = flow_maps(work, photo, fitted, landmarks, tables, model.flow)
+    gap = to_image(example.target.projected, size, size)[..., :2] - frame.image
+    gap = jnp.einsum("vpj,vij->vpi", gap, frame.turn, precision=HIGHEST) / frame.scale[:, None, None]
+    table = tables[model.flow.uv_size // 2]
+    offset = jax.vmap(lambda value: vertex_to_uv(value, table))(jnp.clip(gap, -MAX_OFFSET, MAX_OFFSET))
+    known = vertex_to_uv(example.target.mask.astype(jnp.float32)[:, None], table)[..., 0] > 0.99
+    known = known[None] & (evidence.view_mask > 0)[:, None, None]
+    return FlowExample(maps.astype(jnp.float16), offset.astype(jnp.float16), known)
+
+
 def evidence_of(example: Example, model: LearnedConfig) -> Observed:
     """What the solver looks at."""
     photo = example.photo.astype(jnp.float32) / 255
@@ -217,7 +257,12 @@ def _projected_by_landmarks(subject: Subject, teacher: Teacher, crop, size: int)
 
 
 def example_loss(
-    params: dict, teacher: Teacher, example: Example, weights: LossWeights, energies: EnergyWeights, config: TrainConfig
+    params: dict,
+    teacher: Teacher,
+    example: Example | FlowExample,
+    weights: LossWeights,
+    energies: EnergyWeights,
+    config: TrainConfig,
 ) -> tuple[jax.Array, dict]:
     """The loss of one subject.
 
@@ -232,11 +277,13 @@ def example_loss(
     Returns:
       loss: ().
       measures: name -> (), each loss before its weight, and 'error' (stages + 1,) mm: mean distance of the neutral to
-        the truth after a similarity, first that of the first guess, then after every stage.
+        the truth after a similarity, first that of the first guess, then after every stage; see also `flow_losses`.
     """
-    evidence, target = evidence_of(example, config.model), example.target
-    task = {"fit": fit_losses, "pose": pose_losses, "flow": flow_losses}[check_choice("task", config.task, TASKS)]
-    terms, errors = task(params, teacher, evidence, example.first, target, energies, config.model)
+    if check_choice("task", config.task, TASKS) == "flow":
+        terms, errors = flow_losses(params, example, config.model)
+    else:
+        evidence, task = evidence_of(example, config.model), {"fit": fit_losses, "pose": pose_losses}[config.task]
+        terms, errors = task(params, teacher, evidence, example.first, example.target, energies, config.model)
     loss = sum(getattr(weights, name) * value for name, value in terms.items())
     return loss, {**terms, "error": errors}
 
@@ -342,32 +389,13 @@ def pose_losses(params, teacher: Teacher, evidence: Observed, first, target: Tar
     return {"depth": loss}, neutral_errors(jnp.zeros((0, *work.mean.shape)), first, target, work)
 
 
-def flow_losses(params, teacher: Teacher, evidence: Observed, first, target: Target, energies, model: LearnedConfig):
-    """The flow network's loss, by name: the truth is Laplace distributed around its offsets."""
-    del energies
-    work, tables, size = teacher.work, teacher.tables, evidence.photo.shape[1]
-    fitted = Unknowns(
-        identity=first.identity,
-        albedo=first.albedo,
-        pose=normalized_to_pose(first.pose, work.unit_mm, size),
-        inverse_distance=first.inverse_distance,
-        expression=first.expression,
-        light=jnp.zeros((first.pose.shape[0], 9, 3)),
-    )
-    points = dense_landmark_model(teacher.head) if uses_dense(work, model) else landmark68_model(teacher.head)
-    count = evidence.landmarks.shape[1]
-    landmarks = LandmarkData(points, evidence.landmarks, evidence.weight, jnp.ones(count), jnp.zeros((1, count, 2)))
-    photo = jnp.concatenate([evidence.photo, evidence.colour[..., 3:]], -1)
-    maps, frame = flow_maps(work, photo, fitted, landmarks, tables, model.flow)
-    offset, log_error = apply(flow_module(model.flow), params["flow"], jax.lax.stop_gradient(maps))
-    gap = to_image(target.projected, size, size)[..., :2] - frame.image
-    gap = jnp.einsum("vpj,vij->vpi", gap, frame.turn, precision=HIGHEST) / frame.scale[:, None, None]
-    table = tables[model.flow.uv_size // 2]
-    truth = jax.vmap(lambda value: vertex_to_uv(value, table))(jnp.clip(gap, -MAX_OFFSET, MAX_OFFSET))
-    known = vertex_to_uv(target.mask.astype(jnp.float32)[:, None], table)[..., 0] > 0.99
-    weight = known[None] * evidence.view_mask[:, None, None]
+def flow_losses(params, example: FlowExample, model: LearnedConfig):
+    """The flow network's loss, by name: the truth is Laplace distributed around its offsets; and the offsets' rms (2,),
+    mm: of the truth, and of what the network leaves of it.
+    """
+    offset, log_error = apply(flow_module(model.flow), params["flow"], example.maps.astype(jnp.float32))
+    truth = example.offset.astype(jnp.float32)
     distance = safe_norm(offset - truth)
-    loss = masked_mean(2 * log_error + distance * jnp.exp(-log_error), weight)
-    rms = jnp.sqrt(masked_mean(distance**2, weight))
-    before = jnp.sqrt(masked_mean(jnp.sum(truth**2, -1), weight))
-    return {"flow": loss}, jnp.stack([before, rms])
+    loss = masked_mean(2 * log_error + distance * jnp.exp(-log_error), example.known)
+    before, after = (jnp.sqrt(masked_mean(x**2, example.known)) for x in (safe_norm(truth), distance))
+    return {"flow": loss}, jnp.stack([before, after])

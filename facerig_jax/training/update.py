@@ -174,6 +174,9 @@ def device_gradient(config: TrainConfig, stages: int):
             slope, measures = jax.grad(chunk_loss, has_aux=True)(params, chunk)
             return jax.tree.map(jnp.add, total, slope), measures
 
+        if size == count:  # a loop of one round too would keep XLA's CPU compiler from its fast convolutions
+            slope, measures = jax.grad(chunk_loss, has_aux=True)(params, examples)
+            return slope, jax.tree.map(lambda x: jnp.mean(x, 0), measures)
         chunks = jax.tree.map(lambda x: x.reshape(count // size, size, *x.shape[1:]), examples)
         total, measures = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), chunks)
         slope = jax.tree.map(lambda x: x * (size / count), total)
