@@ -233,7 +233,8 @@ class Fit:
 
     rig:    Rig of the person.
     views:  Views, one row per input photo.
-    trace:  name -> (steps, ...) energies, in the order they were computed; of a learned fit see `solve_learned`.
+    trace:  name -> (steps, ...) energies, in the order they were computed, and 'identity' after each stage, see
+            `solve_classical`; of a learned fit with stages see `solve_learned`.
     status: () int32 status of the subject, see solve.status.
     """
 

@@ -32,13 +32,16 @@ from facerig_jax.config import BASE, FitConfig, FlowConfig
 from facerig_jax.data.synthetic import HARD, TRAIN
 from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
 
+# How the fit goes on from the network's points: finer, with fewer steps than the classical solver (BUILD_NOTES).
+START = FitConfig(blur=(3.0, 0.4), photometric_steps=4, expression_steps=3)
+
 
 def config() -> TrainConfig:
     """The settings."""
     return TrainConfig(
         name="flow_cpu",
         task="flow",
-        model=dataclasses.replace(BASE, stages=0, start=FitConfig(blur=(3.0, 0.4)), flow=FlowConfig()),
+        model=dataclasses.replace(BASE, stages=0, start=START, flow=FlowConfig()),
         data=DataConfig(
             subject=dataclasses.replace(TRAIN, n_views=4),
             others=(dataclasses.replace(HARD, n_views=4, size=320),),

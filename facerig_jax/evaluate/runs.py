@@ -37,13 +37,13 @@ def fit(photos: Photos, head: HeadModel, **options):
 
 def run_classical(head: HeadModel, hyper: Hyper, config: FitConfig, photos: Photos) -> Estimate:
     """Part A's solver; `FitConfig(blur=())` is the linear landmark fit."""
-    return _package(fit(photos, head, solver="classical", hyper=hyper, config=config), config.crop_size)
+    return _package(fit(photos, head, solver="classical", hyper=hyper, config=config), head, config.crop_size)
 
 
 def run_learned(params: dict, head: HeadModel, config: LearnedConfig, photos: Photos) -> Estimate:
     """The learned solver."""
     result = fit(photos, head, params={"learned": params}, solver="learned", config=config)
-    return _package(result, config.crop_size)
+    return _package(result, head, config.crop_size)
 
 
 def run_fixed(
@@ -85,8 +85,11 @@ def _fixed(photos: Photos, params, head: HeadModel, bias, weights, config: Learn
 
 
 @functools.partial(jax.jit, static_argnames="crop_size")
-def _package(fit, crop_size: int) -> Estimate:
-    return estimate_from_fit(fit, crop_size)
+def _package(fit, head: HeadModel, crop_size: int) -> Estimate:
+    estimate = estimate_from_fit(fit, crop_size)
+    if "identity" not in fit.trace:
+        return estimate
+    return estimate.replace(steps=head.unit_mm * neutral_of(head, fit.trace["identity"]))
 
 
 def look(photos: Photos, head: HeadModel, config: LearnedConfig, params: dict):

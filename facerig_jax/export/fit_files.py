@@ -218,6 +218,8 @@ def energies(trace) -> dict[str, np.ndarray]:
         }
     rows = {}
     for name, values in trace.items():
+        if name == "identity":
+            continue
         values, title = np.asarray(values, np.float64), name.replace("_", " ")
         if values.ndim == 1:
             rows[title] = values

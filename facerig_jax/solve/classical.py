@@ -44,29 +44,36 @@ def solve_classical(
 
     Returns:
       x: Unknowns.
-      trace: name -> energies at the start of each step, (steps,), (passes, steps) or (stages, steps).
+      trace: name -> energies at the start of each step, (steps,), (passes, steps) or (stages, steps); and 'identity'
+        (S, I) after the landmarks, each look and each photometric stage.
     """
     x = initial(head, observed, hyper, config)
     data, points, trace = landmark_data(head, observed, hyper, config, hyper.landmark_common), None, {}
     x, trace["landmark_stage"] = fit_landmarks(head, data, observed, x, hyper, config)
+    path = [x.identity[None]]
     if seek is not None:
 
         def look(x, _, landmarks=data):
             points = seek(x, landmarks)
             x, energies = fit_landmarks(head, points, observed, x, hyper, config)
-            return x, (points, energies)
+            return x, (points, energies, x.identity)
 
-        x, (seen, trace["point_stages"]) = jax.lax.scan(look, x, None, passes)
+        x, (seen, trace["point_stages"], found) = jax.lax.scan(look, x, None, passes)
         data = points = jax.tree.map(lambda value: value[-1], seen)
+        path.append(found)
     if not config.blur:
-        return x, trace
+        return x, {**trace, "identity": jnp.concatenate(path)}
 
     def stage(x, blur):
-        return fit_colours(head, data, observed, x, hyper, config, blur)
+        x, energies = fit_colours(head, data, observed, x, hyper, config, blur)
+        return x, (energies, x.identity)
 
-    x, trace["photometric_stages"] = jax.lax.scan(stage, x, jnp.array(config.blur))
+    x, (trace["photometric_stages"], found) = jax.lax.scan(stage, x, jnp.array(config.blur))
+    path.append(found)
     if config.refine_steps:
         x = refine_colours(head, data, observed, x, hyper, config)
+        path.append(x.identity[None])
+    trace["identity"] = jnp.concatenate(path)
     x, trace["expression_stage"] = fit_expressions(head, points, observed, x, hyper, config)
     return x, trace
 
