@@ -1,4 +1,4 @@
-"""Chooses the few photos or frames that a fit uses, by yaw and sharpness of the face."""
+"""Reads photos or a video, and chooses the few pictures that a fit uses, by yaw and sharpness of the face."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import cli
-from facerig_jax.data.photos import pad_to_bucket
-from facerig_jax.data.video import choose_frames, sharpness
+from facerig_jax.data.photos import Inputs, Photo, find_inputs, pad_to_bucket, read_photos
+from facerig_jax.data.video import choose_frames, read_video_frames, sharpness
 from facerig_jax.detect import detect
 from facerig_jax.export.pictures import resize
 from facerig_jax.geometry.alignment import similarity
@@ -16,10 +16,21 @@ from facerig_jax.geometry.rotation import matrix_to_euler
 from facerig_jax.head import landmark_positions
 from facerig_jax.types import HeadModel
 
+# Frames of a video that are looked at before some are chosen.
+VIDEO_CANDIDATES = 64
 # Photos per call of the one compiled program.
 CHUNK = 8
 # Faces are compared in sharpness at this size, px, so that a small face counts as less sharp.
 FACE = 128
+
+
+def read_inputs(spec: str) -> tuple[Inputs, tuple[Photo, ...], tuple[str, ...]]:
+    """What was found, the photos (or candidate frames), and where each came from."""
+    inputs = find_inputs(spec)
+    if inputs.kind == "photos":
+        return inputs, read_photos(inputs.files), tuple(str(file) for file in inputs.files)
+    frames = read_video_frames(inputs.files[0], VIDEO_CANDIDATES)
+    return inputs, frames, tuple(f"{inputs.files[0]} ({frame.name})" for frame in frames)
 
 
 def choose_photos(detector: dict, head: HeadModel, photos, count: int) -> list[int]:

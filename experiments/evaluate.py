@@ -9,6 +9,9 @@
     python -m experiments.evaluate --what=subjects --subjects=DIR  # NoW-style error; a folder of view_*, neutral.ply,
                                                                    # points7.txt per subject
     python -m experiments.evaluate --what=photos --images=DIR      # reprojection, also on held-out points
+    python -m experiments.evaluate --what=real --images=DIR_or_video --out=DIR2
+                                                                   # both solvers on real photos: reprojection,
+                                                                   # photometry, and side_by_side.png
     python -m experiments.evaluate --what=camera                   # the inverse distance against the truth
 
     # a folder of people: DIR/<subject>/view_*.{jpg,png}, neutral.ply (mm), points7.txt (order of the NoW protocol)
@@ -30,6 +33,7 @@ import numpy as np
 from absl import flags
 
 from experiments import cli, compare
+from experiments.side_by_side import side_by_side
 from facerig_jax import fit_rig, load
 from facerig_jax.api import SOLVERS
 from facerig_jax.data.photos import read_photos
@@ -47,15 +51,15 @@ from facerig_jax.geometry.camera import project, to_image
 from facerig_jax.geometry.crop import to_crop
 from facerig_jax.head.model import landmark_positions
 
-TABLES = ("methods", "ablation", "tune", "synthetic", "subjects", "photos", "camera")
+TABLES = ("methods", "ablation", "tune", "synthetic", "subjects", "photos", "real", "camera")
 _WHAT = flags.DEFINE_enum("what", None, TABLES, "Which table; default synthetic, with --subjects and --out methods.")
 _COUNT = flags.DEFINE_integer("count", 50, "Synthetic subjects per row.", lower_bound=1)
 _SUBJECTS = flags.DEFINE_string("subjects", None, "Folder of subject folders.")
-_IMAGES = flags.DEFINE_string("images", "docs/photos", "Folder of photos of one person.")
+_IMAGES = flags.DEFINE_string("images", "docs/photos", "Folder of photos of one person; with --what=real also a video.")
 _VIEWS = flags.DEFINE_integer("views", 4, "Photos per subject with --what=subjects or methods.", lower_bound=1)
 _CSV = flags.DEFINE_string("csv", None, "Also write the rows to this file.")
 # Of --what=methods, ablation and tune; read in experiments.compare.
-flags.DEFINE_string("out", None, "Folder for the files of --what=methods and ablation.")
+flags.DEFINE_string("out", None, "Folder for the files of --what=methods, ablation and real.")
 flags.DEFINE_list("weights", [], "Files of trained weights, a row each.")
 flags.DEFINE_boolean("allow_untrained", False, "Rows with random weights where none are given.")
 flags.DEFINE_string("renderer", "hard", "Synthetic subjects: plain, hard, train, ... (presets of data.synthetic).")
@@ -79,13 +83,19 @@ def main() -> None:
     if what in ("methods", "ablation", "tune"):
         (compare.tune if what == "tune" else compare.compare)(flags.FLAGS)
         return
-    print_table({"synthetic": synthetic, "subjects": subjects, "photos": photos, "camera": camera}[what])
+    tables = {"synthetic": synthetic, "subjects": subjects, "photos": photos, "camera": camera, "real": real}
+    print_table(tables[what]())
+
+
+def real():
+    """Both solvers on the photos or the video of --images."""
+    return side_by_side(_IMAGES.value, flags.FLAGS.out)
 
 
 def print_table(table) -> None:
     """Prints a table row by row, and writes it where --csv says."""
     rows = []
-    for row in table():
+    for row in table:
         if not rows:
             print("  ".join(f"{key:>14}" for key in row))
         rows.append(row)

@@ -20,12 +20,11 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from experiments.candidates import choose_photos
+from experiments.candidates import choose_photos, read_inputs
 from facerig_jax.api import LEARNED, SOLVERS, fit_rig, load, solver_settings
 from facerig_jax.checks import check_choice
 from facerig_jax.config import PRESETS, as_arrays
-from facerig_jax.data.photos import Inputs, Photo, find_inputs, pad_to_bucket, pad_views, read_photos
-from facerig_jax.data.video import read_video_frames
+from facerig_jax.data.photos import Inputs, pad_to_bucket, pad_views
 from facerig_jax.evaluate.reprojection import reprojection
 from facerig_jax.export.fit_files import Result, write_meshes, write_page, write_pictures, write_record
 from facerig_jax.export.folder import check_folder, whole_folder
@@ -36,9 +35,6 @@ from facerig_jax.geometry.crop import to_photo
 from facerig_jax.networks.weights import read_weights
 from facerig_jax.programs import Kept
 from facerig_jax.solve.status import OK, POOR_FIT, describe
-
-# Frames of a video that are looked at before some are chosen.
-VIDEO_CANDIDATES = 64
 
 UNTRAINED = "The networks have random weights (--allow_untrained): what follows is not a likeness."
 
@@ -107,15 +103,6 @@ def load_parameters():
     """params and head on the device; refuses to go on where the learned solver has no weights."""
     params, head = load(_PRESET.value, allow_untrained=_UNTRAINED.value)
     return ({**params, "learned": given_weights()[0]} if _WEIGHTS.value else params), head
-
-
-def read_inputs(spec: str) -> tuple[Inputs, tuple[Photo, ...], tuple[str, ...]]:
-    """What was found, the photos (or candidate frames), and where each came from."""
-    inputs = find_inputs(spec)
-    if inputs.kind == "photos":
-        return inputs, read_photos(inputs.files), tuple(str(file) for file in inputs.files)
-    frames = read_video_frames(inputs.files[0], VIDEO_CANDIDATES)
-    return inputs, frames, tuple(f"{inputs.files[0]} ({frame.name})" for frame in frames)
 
 
 def describe_inputs(inputs: Inputs, photos) -> list[str]:

@@ -23,10 +23,12 @@ from test_export import validator  # noqa: F401 (a fixture)
 
 from experiments import candidates, cli, fit
 from facerig_jax import apply_rig, load
+from facerig_jax.data.photos import read_photos
 from facerig_jax.detect.landmarks import POINTS7
 from facerig_jax.evaluate.reprojection import reprojection
 from facerig_jax.export import FORMATS, export_rig, load_rig
 from facerig_jax.export.rig_file import load_views
+from facerig_jax.export.texture import unwrap_texture
 from facerig_jax.head.model import landmark_positions
 
 ROOT = Path(__file__).parents[1]
@@ -83,13 +85,18 @@ def two(tmp_path_factory):
         patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
         with flagsaver.flagsaver(images=str(images), out=str(base / "out")):
             assert cli.guard(fit.main) == 0, lines
-    return base / "out", kept["fit"], "\n".join(lines)
+    return base / "out", kept["fit"][0], "\n".join(lines)
 
 
 @pytest.fixture
-def fitted_already(monkeypatch, two):
+def fitted_already(monkeypatch, two, head):
     """Skips the solver: the command gets the fit of the two photos, whatever two photos it reads."""
-    monkeypatch.setattr(fit, "run_fit", lambda params, head, batch, phases: cached(two[1], phases))
+
+    def run_fit(params, head, batch, phases, pool):
+        texture = pool.submit(unwrap_texture, head, two[1].rig, two[1].views, batch.images, batch.sizes)
+        return cached((two[1], texture), phases)
+
+    monkeypatch.setattr(fit, "run_fit", run_fit)
 
 
 def cached(result, phases):
@@ -315,7 +322,7 @@ def six(tmp_path_factory):
         patch.setattr(fit, "run_fit", lambda *args: kept.setdefault("fit", run_fit(*args)))
         with flagsaver.flagsaver(images=str(images), out=str(base / "out")):
             assert cli.guard(fit.main) == 0
-    return json.loads((base / "out" / "fit.json").read_text()), kept["fit"]
+    return json.loads((base / "out" / "fit.json").read_text()), kept["fit"][0]
 
 
 def assert_one_sentence(complaint):
@@ -442,7 +449,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, capsys, monkeypatch):
 def test_candidates_without_a_face_are_not_chosen(tmp_path):
     params, head = jax.tree.map(jnp.asarray, load())
     blank = faceless(tmp_path / "blank.png")
-    photos = fit.read_photos([blank, *BUNDLED])
+    photos = read_photos([blank, *BUNDLED])
     chosen = candidates.choose_photos(params["detector"], head, photos, 3)
     assert len(chosen) == 3
     assert 0 not in chosen

@@ -1,0 +1,87 @@
+"""`experiments.evaluate --what=real`: both solvers on somebody's photos or video, in numbers and in pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from experiments import cli
+from experiments.candidates import choose_photos, read_inputs
+from facerig_jax import load
+from facerig_jax.api import SOLVERS, fit_rig, solver_settings
+from facerig_jax.data.photos import pad_to_bucket, pad_views
+from facerig_jax.evaluate.estimate import Photos, estimate_from_fit, photo_errors
+from facerig_jax.evaluate.reprojection import reprojection
+from facerig_jax.export.files import write_image
+from facerig_jax.export.pictures import grid
+from facerig_jax.export.view_pictures import view_pictures
+from facerig_jax.solve.status import OK, POOR_FIT
+
+# Rows of the sheet after the photo's own: what is drawn of each solver's fit.
+DRAWN = ("overlay", "geometry", "residual")
+CELL = 256
+# Reprojection error of the points 17-67, and mean absolute difference of photo and render.
+MEASURES = ("17-67 %", "|dI|")
+
+
+def side_by_side(spec: str, out: str | None, count: int = 8) -> Iterator[dict]:
+    """Fits photos or a video's best frames with every solver; draws them one below the other.
+
+    Args:
+      spec: folder, pattern or video, as for experiments.fit.
+      out: folder for side_by_side.png; None draws nothing.
+      count: photos at most.
+
+    Yields:
+      per photo, and for their mean: each solver's reprojection error (points 17-67, % of the outer-eye distance) and
+      mean |photo - render| over the face (sRGB in [0, 1], each under the light that suits it best).
+    """
+    params, head = load()
+    _, photos, _ = read_inputs(spec)
+    if len(photos) > count:
+        photos = [photos[number] for number in choose_photos(params["detector"], head, photos, count)]
+    images, sizes = pad_to_bucket(photos)
+    (images, mask), sizes = pad_views(images), pad_views(sizes)[0]
+    fits = {name: fit_rig(images, params, head, solver=name, view_mask=mask, image_size=sizes) for name in SOLVERS}
+    used = np.all([np.isin(np.asarray(fit.views.status), (OK, POOR_FIT)) for fit in fits.values()], 0)
+    if not used.any():
+        raise cli.UserError(f"No face found in any of the {len(photos)} pictures of {spec}.")
+    errors = {name: fit_errors(head, fit, name, images, mask, sizes) for name, fit in fits.items()}
+    if out:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        write_image(Path(out) / "side_by_side.png", sheet(head, fits, images, used, [photo.name for photo in photos]))
+    rows = [(photo.name, number) for number, photo in enumerate(photos) if used[number]]
+    for name, numbers in (*rows, ("mean", np.flatnonzero(used))):
+        yield {"photo": name} | {
+            f"{solver} {measure}": float(np.mean(errors[solver][measure][numbers]))
+            for measure in MEASURES
+            for solver in errors
+        }
+
+
+def fit_errors(head, fit, solver: str, images, mask, sizes) -> dict[str, np.ndarray]:
+    """Name -> (V,) errors of a fit; of views without a face they mean nothing."""
+    crop_size = solver_settings(solver, None, None)[0].crop_size
+    photos = Photos(images, sizes, mask, fit.views.landmarks)
+    photometric = photo_errors(head, photos, estimate_from_fit(fit, crop_size))["photometric"]
+    error = 100 * reprojection(head, fit.rig, fit.views, crop_size).error
+    return dict(zip(MEASURES, (np.asarray(error), np.asarray(photometric)), strict=True))
+
+
+def sheet(head, fits: dict, images, used, names) -> np.ndarray:
+    """Photos in columns; below each what every solver made of it."""
+    drawn = {}
+    for solver, fit in fits.items():
+        crop_size = solver_settings(solver, None, None)[0].crop_size
+        drawn[solver] = view_pictures(head, fit.rig, fit.views, images, used, size=CELL, crop_size=crop_size)
+    seen = [number for number in range(len(names)) if used[number]]
+    first = next(iter(drawn.values()))
+    cells, labels = [first[number]["input"] for number in seen], [names[number] for number in seen]
+    for kind in DRAWN:
+        for solver, pictures in drawn.items():
+            cells += [pictures[number][kind] for number in seen]
+            labels += [f"{solver}: {kind}"] * len(seen)
+    return grid(jax.tree.map(np.asarray, cells), len(seen), labels, CELL)
