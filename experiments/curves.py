@@ -1,4 +1,4 @@
-"""Pictures of a training run: its loss and the neutral's error over updates."""
+"""Pictures of a training run: its loss and its errors over updates."""
 
 from __future__ import annotations
 
@@ -37,14 +37,17 @@ def _losses(axes, records) -> None:
 
 
 def _errors(axes, records) -> None:
+    of_flow = any("flow" in record for record in records)
+    first = "before the network" if of_flow else "mean face"
     for name, prefix in KINDS.items():
         steps, rows = _series(records, f"{prefix}error")
         for stage in range(max(map(len, rows), default=0)):
             points = [(step, row[stage]) for step, row in zip(steps, rows, strict=True) if stage < len(row)]
-            label = f"{name}, {f'after stage {stage}' if stage else 'mean face'}"
+            later = "after it" if of_flow else f"after stage {stage}"
+            label = f"{name}, {later if stage else first}"
             style = {"lw": 2, "marker": "o", "ms": 3} if prefix else {"lw": 0.7, "alpha": 0.5}
             axes.plot(*zip(*points, strict=True), color=COLOURS[stage], label=label, **style)
-    axes.set(ylabel="mean vertex error of the neutral face (mm)")
+    axes.set(ylabel="rms of the points' offsets (mm)" if of_flow else "mean vertex error of the neutral face (mm)")
 
 
 def _series(records, name: str):

@@ -116,7 +116,8 @@ def show(step: int, record: dict) -> None:
     kind = "validation_" if "validation_loss" in record else ""
     errors = " ".join(f"{value:.3f}" for value in record.get(f"{kind}error", []))
     label = "validation" if kind else f"{record['update_s']:5.2f} s/update"
-    say(f"{step:7d}  {record['time_s']:8.0f} s  loss {record[f'{kind}loss']:9.3f}  neutral mm {errors}  {label}")
+    what = "offsets mm" if f"{kind}flow" in record else "neutral mm"
+    say(f"{step:7d}  {record['time_s']:8.0f} s  loss {record[f'{kind}loss']:9.3f}  {what} {errors}  {label}")
 
 
 if __name__ == "__main__":

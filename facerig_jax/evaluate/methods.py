@@ -145,12 +145,12 @@ def ablations(head: HeadModel, params: dict, config: LearnedConfig) -> list[Meth
       config: of weights with a flow network and no stages.
     """
 
-    def changed(name: str, passes: int = config.flow.passes, **start) -> Method:
+    def changed(name: str, passes: int = config.flow.passes, refine: int = 0, **start) -> Method:
         fit = dataclasses.replace(config.start, **start)
         if not passes:
             return Method(name, functools.partial(run_classical, head, Hyper(), fit))
         flow = dataclasses.replace(config.flow, passes=passes)
-        return trained(head, "", params, dataclasses.replace(config, start=fit, flow=flow)).named(name)
+        return trained(head, "", params, dataclasses.replace(config, start=fit, flow=flow, refine=refine)).named(name)
 
     return [
         changed(f"as it ships: {config.flow.passes} looks"),
@@ -160,6 +160,8 @@ def ablations(head: HeadModel, params: dict, config: LearnedConfig) -> list[Meth
         changed("no colours", blur=()),
         changed("colours coarse only", blur=config.start.blur[:1]),
         *(changed(f"points: {n} step{'s' * (n > 1)} a look", landmark_steps=n) for n in (1, 3)),
-        changed("colours: 2 steps a level", photometric_steps=2),
+        *(changed(f"colours: {n} steps a level", photometric_steps=n) for n in (2, 8)),
+        changed("no last fit of expressions", expression_steps=0),
+        *(changed(f"refined: {n} steps of Adam", refine=n) for n in (10, 50)),
         changed("no optimisation: 1 look, 1 step", 1, landmark_steps=1, blur=()),
     ]

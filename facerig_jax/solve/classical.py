@@ -176,8 +176,8 @@ def fit_expressions(
     While identity was unknown, a detector's common errors had to be allowed for; now they would only blur the motion.
     Where better points than the landmarks were found, these and the colours keep their say.
     """
-    hyper_then = hyper.replace(landmark_mm=hyper.landmark_mm * hyper.tracking_noise)
-    data = landmark_data(head, observed, hyper_then, config, hyper.tracking_common)
+    noisier = hyper.replace(landmark_mm=hyper.landmark_mm * hyper.tracking_noise)
+    data = landmark_data(head, observed, noisier, config, hyper.tracking_common)
     moving = jax.tree.map(jnp.zeros_like, x)
     free = flatten(moving.replace(pose=jnp.ones_like(x.pose), expression=jnp.ones_like(x.expression)))
     if points is None:

@@ -181,7 +181,7 @@ def make_example(subject: Subject, teacher: Teacher, model: LearnedConfig) -> Ex
 
 
 def make_flow_example(example: Example, teacher: Teacher, model: LearnedConfig) -> FlowExample:
-    """What the flow network sees of a prepared subject: its maps take longer to draw than to learn from, so once."""
+    """What the flow network sees of a prepared subject; made once, so that no epoch draws the maps again."""
     work, tables, size = teacher.work, teacher.tables, example.photo.shape[1]
     evidence, first = evidence_of(example, model), example.first
     fitted = Unknowns(
