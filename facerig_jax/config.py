@@ -161,7 +161,7 @@ class FlowConfig:
     passes: int = 5
     points: int = 500
     noise: float = 6.0
-    tracking_common: float = 0.1
+    tracking_common: float = 0.06
     tracking_noise: float = 6.0
 
 
