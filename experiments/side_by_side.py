@@ -64,19 +64,23 @@ def side_by_side(spec: str, out: str | None, count: int = 8) -> Iterator[dict]:
 
 def fit_errors(head, fit, solver: str, images, mask, sizes) -> dict[str, np.ndarray]:
     """Name -> (V,) errors of a fit; of views without a face they mean nothing."""
-    crop_size = solver_settings(solver, None, None)[0].crop_size
+    crop_size = crop_size_of(solver)
     photos = Photos(images, sizes, mask, fit.views.landmarks)
     photometric = photo_errors(head, photos, estimate_from_fit(fit, crop_size))["photometric"]
     error = 100 * reprojection(head, fit.rig, fit.views, crop_size).error
     return dict(zip(MEASURES, (np.asarray(error), np.asarray(photometric)), strict=True))
 
 
+def crop_size_of(solver: str) -> int:
+    """Side in px of the crops that the poses of a solver's fit refer to."""
+    return solver_settings(solver, None, None)[0].crop_size
+
+
 def sheet(head, fits: dict, images, used, names) -> np.ndarray:
     """Photos in columns; below each what every solver made of it."""
     drawn = {}
     for solver, fit in fits.items():
-        crop_size = solver_settings(solver, None, None)[0].crop_size
-        drawn[solver] = view_pictures(head, fit.rig, fit.views, images, used, size=CELL, crop_size=crop_size)
+        drawn[solver] = view_pictures(head, fit.rig, fit.views, images, used, CELL, crop_size_of(solver))
     seen = [number for number in range(len(names)) if used[number]]
     first = next(iter(drawn.values()))
     cells, labels = [first[number]["input"] for number in seen], [names[number] for number in seen]
