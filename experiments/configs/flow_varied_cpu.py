@@ -19,10 +19,9 @@ What ships is the mean, weight by weight, of this network and the one before:
     with open("mean.npz", "wb") as file:
         write_weights(file, jax.tree.map(lambda a, b: (a + b) / 2, old, new), config, dtype="float16")
 
-Neutral mm of 8 HARD, 8 TRAIN and 6
-HARD_VARIED validation people, before 0.840, 1.289, 1.279; this one 0.866, 1.342, 1.126; three quarters of it 0.854,
-1.311, 1.137; the mean 0.844, 1.294, 1.166. So the mean keeps what the network before knew of the basis' own people,
-and most of what this one learnt.
+Neutral mm of 8 HARD, 8 TRAIN and 6 HARD_VARIED validation people, before 0.840, 1.289, 1.279; this one 0.866, 1.342,
+1.126; three quarters of it 0.854, 1.311, 1.137; the mean 0.844, 1.294, 1.166. So the mean keeps what the network
+before knew of the basis' own people, and most of what this one learnt.
 """
 
 import dataclasses
