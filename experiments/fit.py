@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import importlib.metadata
 import platform
 import sys
@@ -54,9 +55,11 @@ def main() -> None:
     """Reads, chooses, fits, draws, writes."""
     phases = cli.Phases()
     check_flags()
-    with phases("read"):
+    with phases("read"), ThreadPoolExecutor() as pool:
+        pool.submit(importlib.import_module, "scipy.linalg")  # JAX asks for it when it loads a program
+        loading = pool.submit(load_parameters)
         inputs, photos, files = read_inputs(_IMAGES.value)
-        params, head = load_parameters()
+        params, head = loading.result()
     notes = tell([UNTRAINED]) if _UNTRAINED.value else []
     notes += describe_inputs(inputs, photos)
     if len(photos) > _MAX_PHOTOS.value:
@@ -66,10 +69,10 @@ def main() -> None:
         photos, files = ([group[number] for number in chosen] for group in (photos, files))
     batch = make_batch(photos)
     with ThreadPoolExecutor() as pool:
-        fit, texture = run_fit(params, head, batch, phases, pool)
+        fit, texture, placed = run_fit(params, head, batch, phases, pool)
         notes += check_views(fit, files)
         with phases("texture and pictures"):
-            result = draw(head, fit, texture, batch, photos, files)
+            result = draw(head, fit, texture, placed, batch, photos, files)
     result.notes = notes
     with phases("write"), whole_folder(_OUT.value, _OVERWRITE.value) as folder:
         write_meshes(folder, head, result)
@@ -158,7 +161,7 @@ def given_weights():
 
 
 def run_fit(params, head, batch: Batch, phases, pool: ThreadPoolExecutor):
-    """The fit, compiled and run apart, and its texture to come; weights and head are arguments of both programs."""
+    """The fit, compiled and run apart, with its texture and reprojection to come; weights and head are arguments."""
     config, hyper = fit_settings()
     named = {"view_mask": batch.mask, "image_size": batch.sizes, "hyper": as_arrays(hyper)}
     named |= {"solver": _SOLVER.value, "config": config}
@@ -166,11 +169,13 @@ def run_fit(params, head, batch: Batch, phases, pool: ThreadPoolExecutor):
         program = Kept(fit_rig, ("solver", "config")).compiled(batch.images, params, head, **named)
     with phases("fit, run"):
         fit = program(batch.images, params, head, **named)
-        # While the fit is running, the thread loads the program of the texture.
+        # While the fit is running, threads load what comes next.
+        pool.submit(importlib.import_module, "pygltflib")
+        placed = pool.submit(reprojection, head, fit.rig, fit.views, config.crop_size)
         texture = pool.submit(
             unwrap_texture, head, fit.rig, fit.views, batch.images, batch.sizes, crop_size=config.crop_size
         )
-        return jax.block_until_ready(fit), texture
+        return jax.block_until_ready(fit), texture, placed
 
 
 def check_views(fit, files) -> list[str]:
@@ -189,7 +194,7 @@ def check_views(fit, files) -> list[str]:
     return tell([words.get(why, "{file}: " + why + "; left out.").format(file=file) for file, why in problems.items()])
 
 
-def draw(head, fit, texture: Future, batch: Batch, photos, files) -> Result:
+def draw(head, fit, texture: Future, placed: Future, batch: Batch, photos, files) -> Result:
     """Pictures and posed meshes of the real views (the padding ends here)."""
     config, _ = fit_settings()
     crop_size = config.crop_size
@@ -199,7 +204,7 @@ def draw(head, fit, texture: Future, batch: Batch, photos, files) -> Result:
     if _REPORT.value:
         pictures = view_pictures(head, fit.rig, fit.views, batch.images, used, crop_size=crop_size)
         steps = fit_steps(head, fit, batch.images, names, used, crop_size)
-    placed = reprojection(head, fit.rig, fit.views, crop_size)
+    placed = placed.result()
     vertices = to_photo(placed.vertices, fit.views.crop)
     texture = texture.result()
     if _REPORT.value:

@@ -12,6 +12,7 @@ from tiny import SIZES, tiny_params
 import facerig_jax
 from facerig_jax import api
 from facerig_jax.config import BASE, FitConfig, LearnedConfig
+from facerig_jax.geometry.camera import resized_pose
 from facerig_jax.networks.model import count_parameters, init_params
 from facerig_jax.networks.weights import TRAINED, trained
 from facerig_jax.solve import status as codes
@@ -134,7 +135,7 @@ def test_started_from_the_classical_fit_untrained_steps_leave_it_as_it_is(photos
     np.testing.assert_allclose(ours.rig.neutral, theirs.rig.neutral, atol=1e-5)
     np.testing.assert_allclose(ours.rig.albedo, theirs.rig.albedo, atol=1e-5)
     np.testing.assert_allclose(ours.views.expression, theirs.views.expression, atol=1e-5)
-    in_its_crop = theirs.views.pose * jnp.array([[1, 1, 1, 0.5, 0.5, 0.5]])  # which is twice as large
+    in_its_crop = resized_pose(theirs.views.pose, 2 * SIZES.image_size, SIZES.image_size)
     np.testing.assert_allclose(ours.views.pose, in_its_crop, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(ours.views.inverse_distance, theirs.views.inverse_distance, rtol=1e-5)
     assert np.abs(theirs.rig.identity_code).max() > 0.1

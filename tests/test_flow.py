@@ -15,7 +15,7 @@ from experiments.cli import UserError
 from experiments.compare import ablation_rows
 from facerig_jax.config import FitConfig, FlowConfig, Hyper
 from facerig_jax.geometry.camera import normalized_to_pose, project, to_image
-from facerig_jax.head.model import vertices
+from facerig_jax.head.model import landmark_positions, vertices
 from facerig_jax.head.thin import thin
 from facerig_jax.networks.model import init_params
 from facerig_jax.networks.weights import TRAINED, trained
@@ -32,6 +32,7 @@ from facerig_jax.solve.classical import (
 )
 from facerig_jax.solve.colours import Observed, colour_data, light_level
 from facerig_jax.solve.flow import find_points, flow_maps, flow_tables
+from facerig_jax.solve.observe import look as look_at_photos
 from facerig_jax.solve.terms import landmark_pixels
 from facerig_jax.solve.unknowns import flatten
 from facerig_jax.training.config import DataConfig, TrainConfig
@@ -187,6 +188,24 @@ def test_points_and_colours_keep_their_say_when_expressions_are_fitted_to_landma
     assert 1.0 < off[0] < 2.0
     assert 0 < 2 * off[1] < off[0]
     assert abs(off[2]) < 0.1
+
+
+def test_the_stages_compare_points_where_the_network_sees_them():
+    model = dataclasses.replace(CONFIG, start=START, flow=FLOW, stages=1, landmarks="dense")
+    model = dataclasses.replace(model, networks=dataclasses.replace(model.networks, image_size=2 * SIZE))
+    made, points = subject()
+    params, head = {"flow": quiet_network()}, small_head()
+    usable, size, weight = jnp.ones(len(points), bool), jnp.full((len(points), 2), SIZE), jnp.ones(points.shape[:2])
+    seen, first, _ = jax.jit(look_at_photos, static_argnums=6)(
+        made.images, points, weight, usable, size, head, model, params
+    )
+    pose = normalized_to_pose(first.pose, head.unit_mm, 2 * SIZE)
+    true = landmark_positions(head.landmarks_dense, vertices(head, first.identity, first.expression))
+    right, up = (jnp.stack([jnp.cos(a), -jnp.sin(a)], -1) for a in (pose[:, 2], pose[:, 2] + jnp.pi / 2))
+    off = pose[:, 3:4] * (2 * right - up)
+    wanted = to_image(project(true, pose, first.inverse_distance), 2 * SIZE, 2 * SIZE)[..., :2] + off[:, None]
+    np.testing.assert_allclose(seen.landmarks, wanted, atol=2e-3)
+    np.testing.assert_allclose(first.offsets, jnp.broadcast_to(jnp.array([2, -1, 0.5]), first.offsets.shape), atol=1e-4)
 
 
 def test_refining_lowers_the_energy_of_the_colours():

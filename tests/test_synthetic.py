@@ -23,6 +23,7 @@ from facerig_jax.data.synthetic_people import (
     random_motion,
     smile_sometimes,
     smooth_displacement,
+    stretched,
 )
 from facerig_jax.data.synthetic_placement import draw_placement, place
 from facerig_jax.data.synthetic_plain import random_light
@@ -31,6 +32,9 @@ from facerig_jax.data.synthetic_wear import draw_wear, make_shell
 from facerig_jax.geometry.camera import project, to_image
 from facerig_jax.geometry.light import sh_basis, shade
 from facerig_jax.head.model import landmark_positions, vertices
+
+
+KEY = jax.random.key(8)
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +157,18 @@ def test_off_basis_displacement_is_a_millimetre_and_smooth():
     step = jnp.linalg.norm(field[edges[:, 0]] - field[edges[:, 1]], axis=-1)
     length = jnp.linalg.norm(head.mean[edges[:, 0]] - head.mean[edges[:, 1]], axis=-1)
     assert float(jnp.max(step / jnp.maximum(length, 0.3))) < 0.6
+
+
+def test_stretched_heads_have_other_proportions_and_stay_straight():
+    rest = jnp.asarray(small_head().mean)
+    changes = np.stack(
+        [np.linalg.lstsq(rest, stretched(key, rest, 0.06) - rest)[0] for key in jax.random.split(KEY, 200)]
+    )
+    own, shear = changes[:, np.eye(3) > 0], changes[:, np.eye(3) == 0]
+    np.testing.assert_allclose(own.std(), 0.06, rtol=0.1)
+    np.testing.assert_allclose(shear.std(), 0.02, rtol=0.1)
+    line = jnp.linspace(0, 1, 5)[:, None] * jnp.array([[10.0, 20.0, 30.0]])
+    np.testing.assert_allclose(jnp.diff(stretched(KEY, line, 0.06), 2, axis=0), 0, atol=1e-4)
 
 
 def test_colours_are_placed_elsewhere_on_the_skin_and_nowhere_else():

@@ -33,7 +33,7 @@ from facerig_jax.data.synthetic import HARD, TRAIN
 from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
 
 # How the fit goes on from the network's points: finer, with fewer steps than the classical solver (BUILD_NOTES).
-START = FitConfig(blur=(3.0, 0.4), photometric_steps=4, expression_steps=3)
+START = FitConfig(landmark_steps=3, blur=(3.0, 0.4), photometric_steps=4, expression_steps=3)
 
 
 def config() -> TrainConfig:

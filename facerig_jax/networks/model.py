@@ -37,6 +37,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 N_POSITION = 3
 # What the solver adds to them where it starts from a fit, see solve.learned.find_clues.
 N_CLUES = 16
+# And what the flow network says to them, where there is one.
+N_OFFSETS = 3
 # Channels of the maps that the flow network sees, see solve.flow.flow_maps.
 N_FLOW = 17
 N_STEPS = 4
@@ -114,6 +116,7 @@ def _stage_inputs(config: LearnedConfig, stage: int) -> dict[str, tuple]:
     n, a = sizes.uv_width, sizes.albedo_width
     zeros, mask = jnp.zeros, jnp.ones(1)
     seen = sizes.features + N_POSITION + (N_CLUES if config.start is not None else 0)
+    seen = seen + (N_OFFSETS if config.flow is not None else 0)
     view, albedo_view = ((1, s, s, seen) for s in (side, albedo_side))
     uv, albedo_uv = zeros((side, side, n)), zeros((albedo_side, albedo_side, a))
     code = zeros(sizes.expression_code)

@@ -57,7 +57,7 @@ def rig_space(
       head: morphable head.
       tables: see `make_tables`.
       config: static settings.
-      clues: (V, P, N_CLUES) what else the networks see at each vertex, where `config.start` is set.
+      clues: (V, P, C) what else the networks see at each vertex, where `config.start` is set.
 
     Returns:
       RigSpace.

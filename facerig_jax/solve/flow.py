@@ -23,7 +23,7 @@ from facerig_jax.head.thin import thin
 from facerig_jax.networks.model import apply, flow_module
 from facerig_jax.numerics import HIGHEST, linear_to_srgb
 from facerig_jax.solve.colours import Observed, face_index
-from facerig_jax.solve.points import evaluate, position_model
+from facerig_jax.solve.points import PointModel, evaluate, position_model
 from facerig_jax.solve.terms import LandmarkData
 from facerig_jax.solve.unknowns import Unknowns
 from facerig_jax.types import HeadModel
@@ -49,6 +49,20 @@ class FlowFrame:
     scale: jax.Array
 
 
+@struct.dataclass
+class Sight:
+    """What the network says of some views.
+
+    offset:    (V, S, S, 2) UV maps: how far the fitted face is off, to the right and up, mm.
+    log_error: (V, S, S) logarithm of the error that it expects, mm.
+    frame:     FlowFrame.
+    """
+
+    offset: jax.Array
+    log_error: jax.Array
+    frame: FlowFrame
+
+
 def find_points(
     params: dict, head: HeadModel, observed: Observed, x: Unknowns, landmarks: LandmarkData, config: FlowConfig
 ) -> LandmarkData:
@@ -66,31 +80,58 @@ def find_points(
       LandmarkData of `config.points` points.
     """
     x = jax.lax.stop_gradient(x)
-    work, size = thin(head), observed.image.shape[1]
-    photo = jnp.concatenate([linear_to_srgb(observed.image), observed.inside[..., None]], -1)
-    maps, frame = flow_maps(work, photo, x, landmarks, flow_tables(work, config), config)
-    offset, log_error = apply(flow_module(config), params, maps)
+    sight = look_at_face(params, head, observed, x, landmarks, config)
     index, fresh = face_index(head, config.points)
     model = position_model(head, index)
-
-    def view(pose, inverse_distance, expression, offset, log_error, turn, scale):
-        uv = jnp.asarray(head.uv)[index]
-        posed = to_image(project(evaluate(model, x.identity, expression), pose, inverse_distance), size, size)[:, :2]
-        seen = uv_to_vertex(jnp.concatenate([offset, log_error[..., None]], -1), uv)
-        moved = jnp.matmul(seen[:, :2], turn, precision=HIGHEST)
-        return posed + scale * moved, fresh * jnp.exp(-2 * seen[:, 2])
-
-    detected, weight = jax.vmap(view)(
-        x.pose, x.inverse_distance, x.expression, offset, log_error, frame.turn, frame.scale
-    )
+    detected, weight = points_seen(sight, model, jnp.asarray(head.uv)[index], x, observed.image.shape[1])
     return LandmarkData(
         model=model,
         detected=detected,
-        weight=weight * observed.view_mask[:, None],
+        weight=fresh[None] * weight * observed.view_mask[:, None],
         deviation=jnp.full(config.points, config.noise),
         common=jnp.zeros((1, config.points, 2)),
         unit_mm=head.unit_mm,
     )
+
+
+def look_at_face(
+    params: dict, head: HeadModel, observed: Observed, x: Unknowns, landmarks: LandmarkData, config: FlowConfig
+) -> Sight:
+    """The network's answer; arguments as for `find_points`."""
+    work = thin(head)
+    photo = jnp.concatenate([linear_to_srgb(observed.image), observed.inside[..., None]], -1)
+    maps, frame = flow_maps(work, photo, x, landmarks, flow_tables(work, config), config)
+    return Sight(*apply(flow_module(config), params, maps), frame)
+
+
+def values_seen(sight: Sight, uv: jax.Array) -> jax.Array:
+    """(V, n, 3) offset and logarithm of its error, mm, at places (n, 2) of the UV layout."""
+    maps = jnp.concatenate([sight.offset, sight.log_error[..., None]], -1)
+    return jax.vmap(lambda values: uv_to_vertex(values, uv))(maps)
+
+
+def points_seen(sight: Sight, model: PointModel, uv: jax.Array, x: Unknowns, size: int) -> tuple[jax.Array, jax.Array]:
+    """Where the network sees points of the face that it looked at.
+
+    Args:
+      sight: its answer.
+      model: of the points' positions.
+      uv: (n, 2) theirs.
+      x: the fit from which it looked.
+      size: side of the crops, px.
+
+    Returns:
+      detected: (V, n, 2) crop px.
+      weight: (V, n) inverse of their expected squared error, 1 / mm^2.
+    """
+
+    def view(pose, inverse_distance, expression, seen, turn, scale):
+        posed = to_image(project(evaluate(model, x.identity, expression), pose, inverse_distance), size, size)[:, :2]
+        moved = jnp.matmul(seen[:, :2], turn, precision=HIGHEST)
+        return posed + scale * moved, jnp.exp(-2 * seen[:, 2])
+
+    frame = sight.frame
+    return jax.vmap(view)(x.pose, x.inverse_distance, x.expression, values_seen(sight, uv), frame.turn, frame.scale)
 
 
 def flow_tables(work: HeadModel, config: FlowConfig) -> dict[int, UVTable]:

@@ -92,9 +92,11 @@ def begin(
         pyramids = image_features(params, photos, config.networks)
         first = FirstGuess(regress_pose(params, photos, config.networks)) if first is None else first
         first = jax.lax.stop_gradient(first) if config.detach else first
+        if config.flow is not None:  # its points are where they are, not where the detector would report them
+            head = head.replace(dense_calibration=None)
         work = thin(head) if config.coarse else head
         tables = make_tables(work, config) if tables is None else tables
-        problem = Problem(params, work, head, tables, pyramids, observed, weights)
+        problem = Problem(params, work, head, tables, pyramids, observed, weights, first.offsets)
     with jax.named_scope("start"):
         return problem, start(problem, first, config, see)
 
@@ -174,10 +176,10 @@ def stage_space(problem: Problem, stage: int, state: SolverState, config: Learne
 
 
 def find_clues(problem: Problem, state: SolverState, config: LearnedConfig) -> jax.Array:
-    """(V, P, N_CLUES) what a reconstruction that is nearly right leaves to be explained; no gradient.
+    """(V, P, N_CLUES + N_OFFSETS) what a reconstruction that is nearly right leaves to be explained; no gradient.
 
     The log of seen over rendered colour where the face is seen, whether it is, the neutral's distance from the mean in
-    cm, and the view's rotation.
+    cm, the view's rotation, and, with a flow network, what it said to the first guess.
     """
     head, observed = problem.head, problem.observed
     size = observed.photo.shape[1]
@@ -188,7 +190,9 @@ def find_clues(problem: Problem, state: SolverState, config: LearnedConfig) -> j
     shape = (state.rig.neutral - head.mean) * (head.unit_mm / 10)
     turn = euler_to_matrix(normalized_to_pose(state.pose, head.unit_mm, size)[:, :3]).reshape(-1, 1, 9)
     full = colours.shape[:2]
-    parts = (ratio * seen, seen, jnp.broadcast_to(shape, (*full, 3)), jnp.broadcast_to(turn, (*full, 9)))
+    parts = [ratio * seen, seen, jnp.broadcast_to(shape, (*full, 3)), jnp.broadcast_to(turn, (*full, 9))]
+    if config.flow is not None:
+        parts.append(problem.offsets)
     return jax.lax.stop_gradient(jnp.concatenate(parts, -1))
 
 

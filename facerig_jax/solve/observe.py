@@ -12,13 +12,15 @@ from facerig_jax.config import Hyper, LearnedConfig
 from facerig_jax.detect import detect
 from facerig_jax.detect.landmarks import LANDMARKS68
 from facerig_jax.energies import table
-from facerig_jax.geometry.camera import pose_to_normalized, to_image
+from facerig_jax.geometry.camera import pose_to_normalized, resized_pose, to_image
 from facerig_jax.geometry.crop import crop_around, crop_image, inside_photo, to_crop
+from facerig_jax.head.model import landmark_positions
+from facerig_jax.head.thin import thin
 from facerig_jax.numerics import linear_to_srgb, srgb_to_linear
 from facerig_jax.solve import status as codes
-from facerig_jax.solve.classical import landmark_pose, solve_classical
+from facerig_jax.solve.classical import landmark_data, landmark_pose, solve_classical
 from facerig_jax.solve.colours import Observed
-from facerig_jax.solve.flow import find_points
+from facerig_jax.solve.flow import find_points, look_at_face, points_seen, values_seen
 from facerig_jax.solve.points import dense_landmark_model, landmark68_model
 from facerig_jax.solve.state import FirstGuess
 from facerig_jax.solve.unknowns import Unknowns
@@ -97,9 +99,12 @@ def look(
         seen = observed
         if start.crop_size != side:
             seen, _ = observe(images, points, weight, usable, size, head, start.crop_size, margin)
-        first = classical_guess(seen, head, config, params)
-    else:
-        first = None if config.networks.pose_blocks else mean_guess(observed, head, config)
+        x, _ = solve_start(seen, head, config, params)
+        evidence, first = observe_learned(observed, head, config), guess_of(x, head, config)
+        if config.flow is not None and config.stages:
+            evidence, first = see_anew(seen, x, evidence, first, head, config, params)
+        return evidence, first, crop
+    first = None if config.networks.pose_blocks else mean_guess(observed, head, config)
     return observe_learned(observed, head, config), first, crop
 
 
@@ -116,11 +121,44 @@ def solve_start(observed: Observed, head: HeadModel, config: LearnedConfig, para
     return solve_classical(head, observed, hyper, start, seek, config.flow.passes)
 
 
-def classical_guess(observed: Observed, head: HeadModel, config: LearnedConfig, params: dict) -> FirstGuess:
-    """That fit. A normalised pose is the same for crops of any size around the same square."""
-    x, _ = solve_start(observed, head, config, params)
-    pose = pose_to_normalized(x.pose, head.unit_mm, config.start.crop_size)
+def guess_of(x: Unknowns, head: HeadModel, config: LearnedConfig) -> FirstGuess:
+    """That fit as a start, in the networks' crops."""
+    pose = resized_pose(x.pose, config.start.crop_size, config.networks.image_size)
+    pose = pose_to_normalized(pose, head.unit_mm, config.networks.image_size)
     return FirstGuess(pose, x.inverse_distance, x.identity, x.albedo, x.expression)
+
+
+def see_anew(
+    seen: Observed,
+    x: Unknowns,
+    evidence: table.Observed,
+    first: FirstGuess,
+    head: HeadModel,
+    config: LearnedConfig,
+    params: dict,
+) -> tuple[table.Observed, FirstGuess]:
+    """Evidence and start of the stages with what the flow network says to the start.
+
+    Args:
+      seen: the start's crops.
+      x: the start.
+      evidence: with the detector's landmarks; these give way to where the network sees their points.
+      first: x.
+      head, config, params: as for `look`.
+    """
+    landmarks = landmark_data(head, seen, Hyper(), config.start)
+    sight = look_at_face(params["flow"], head, seen, x, landmarks, config.flow)
+    work = thin(head) if config.coarse else head
+    first = first.replace(offsets=values_seen(sight, jnp.asarray(work.uv)))
+    if not table.uses_dense(head, config):
+        return evidence, first
+    model = dense_landmark_model(head.replace(dense_calibration=None))
+    uv, size = landmark_positions(head.landmarks_dense, jnp.asarray(head.uv)), seen.image.shape[1]
+    points, weight = points_seen(sight, model, uv, x, size)
+    points = (points + 0.5) * (evidence.photo.shape[1] / size) - 0.5  # pixel centres are at integers
+    weight = weight * (evidence.weight > 0)
+    weight = weight / jnp.maximum(jnp.mean(weight, -1, keepdims=True), 1e-6)
+    return evidence.replace(landmarks=points, weight=weight), first
 
 
 def mean_guess(observed: Observed, head: HeadModel, config: LearnedConfig) -> FirstGuess:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from facerig_jax.rig.decode import RigCode
 from facerig_jax.solve.state import Unknowns
@@ -30,6 +29,8 @@ def refine(energy: Callable, x, n_steps: int, rates):
     Returns:
       The unknowns of lowest energy on the way.
     """
+    import optax  # takes a while to import, and few fits are refined
+
     optimizer = optax.scale_by_adam(b1=0.9, b2=0.99)
 
     def better(value, x, best):

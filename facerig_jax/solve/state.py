@@ -22,6 +22,8 @@ class FirstGuess:
     identity:   (I',) coefficients.
     albedo:     (A,) coefficients.
     expression: (V, E) weights of the named blendshapes.
+    offsets:    (V, P, 3) where the flow network still sees the vertices that the solver works on, and how surely:
+                solve.flow.values_seen.
     """
 
     pose: jax.Array
@@ -29,11 +31,15 @@ class FirstGuess:
     identity: jax.Array | None = None
     albedo: jax.Array | None = None
     expression: jax.Array | None = None
+    offsets: jax.Array | None = None
 
 
 @struct.dataclass
 class Problem:
-    """What stays the same during a fit; `head` is what the solver works on, `whole` what the rig is decoded for."""
+    """What stays the same during a fit; `head` is what the solver works on, `whole` what the rig is decoded for.
+
+    offsets: of FirstGuess.
+    """
 
     params: dict
     head: HeadModel
@@ -42,6 +48,7 @@ class Problem:
     pyramids: Pyramids
     observed: Observed
     weights: EnergyWeights
+    offsets: jax.Array | None = None
 
 
 @struct.dataclass

@@ -36,6 +36,7 @@ from facerig_jax.training.update import (
     spread,
     to_tree,
 )
+from facerig_jax.training.vary import vary
 from facerig_jax.types import HeadModel
 
 # Sources with more subjects than this are drawn as they are needed, this many at a time.
@@ -226,7 +227,10 @@ def make_batch(examples: Examples, config: TrainConfig, step: int, mesh: Mesh) -
     numbers = batch_numbers(len(examples), config.batch, config.data, step)
     share = config.batch // jax.process_count()
     mine = numbers[jax.process_index() * share : (jax.process_index() + 1) * share]
-    local = jax.tree.map(lambda *leaves: np.stack(leaves), *(examples(int(number)) for number in mine))
+    made = [examples(int(number)) for number in mine]
+    if config.data.vary and config.task == "flow":
+        made = [vary(example, np.random.default_rng((config.data.seed, step, n))) for n, example in zip(mine, made)]
+    local = jax.tree.map(lambda *leaves: np.stack(leaves), *made)
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(spread(mesh), leaf), local)
 
 

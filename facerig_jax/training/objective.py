@@ -152,7 +152,7 @@ def prepared_models(config: TrainConfig) -> tuple[LearnedConfig, ...]:
     networks = dataclasses.replace(model.networks, image_size=start.crop_size)
     passes = range(1, model.flow.passes if config.init else 1)
     flows = (None, *(dataclasses.replace(model.flow, passes=count) for count in passes))
-    return tuple(dataclasses.replace(model, flow=flow, start=start, networks=networks) for flow in flows)
+    return tuple(dataclasses.replace(model, flow=flow, start=start, networks=networks, stages=0) for flow in flows)
 
 
 def make_example(subject: Subject, teacher: Teacher, model: LearnedConfig) -> Example:
