@@ -78,9 +78,9 @@ def compare(options) -> None:
 
 
 def ablation_rows(head, given) -> list[methods.Method]:
-    """The shipped solver and what is left of it without its parts."""
-    if len(given) != 1 or given[0][2].flow is None or given[0][2].stages:
-        raise cli.UserError("--what=ablation needs one file of --weights, with a flow network and without stages.")
+    """The solver with some weights, and what is left of it without its parts."""
+    if len(given) != 1 or not (given[0][2].flow or given[0][2].stages):
+        raise cli.UserError("--what=ablation needs one file of --weights, with stages or a flow network.")
     _, params, config, _ = given[0]
     return methods.ablations(head, params, config)
 

@@ -17,7 +17,7 @@ from facerig_jax.config import FitConfig, FlowConfig, Hyper
 from facerig_jax.geometry.camera import normalized_to_pose, project, to_image
 from facerig_jax.head.model import landmark_positions, vertices
 from facerig_jax.head.thin import thin
-from facerig_jax.networks.model import init_params
+from facerig_jax.networks.model import check_params, init_params
 from facerig_jax.networks.weights import TRAINED, trained
 from facerig_jax.numerics import linear_to_srgb
 from facerig_jax.solve.classical import (
@@ -37,7 +37,7 @@ from facerig_jax.solve.terms import landmark_pixels
 from facerig_jax.solve.unknowns import flatten
 from facerig_jax.training.config import DataConfig, TrainConfig
 from facerig_jax.training.examples import Examples
-from facerig_jax.training.loop import first_params, preparing_params
+from facerig_jax.training.loop import first_params, make_batch, preparing_params
 from facerig_jax.training.objective import (
     example_loss,
     make_example,
@@ -242,7 +242,7 @@ def test_training_the_network_lowers_its_loss():
     mesh, head = make_mesh(), tiny.tiny_head()
     teacher = make_teacher(head, config.model)
     examples = Examples(tiny.TinySubjects(), teacher, config, 2)
-    batch = jax.tree.map(lambda *leaves: np.stack(leaves), examples(0), examples(1))
+    batch = make_batch(examples, config, 0, mesh)
     state, update, weights = init_state(config, mesh), make_update(config, 1, mesh), config.losses
     weights = jax.tree.map(jnp.float32, weights)
     losses = []
@@ -250,6 +250,11 @@ def test_training_the_network_lowers_its_loss():
         state, measures = update(state, teacher, batch, weights)
         losses.append(float(measures["loss"]))
     assert losses[-1] < losses[0] - 0.3
+    varied = dataclasses.replace(config, data=dataclasses.replace(config.data, vary=True))
+    first, again, later = (make_batch(examples, varied, step, mesh).maps for step in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert float(jnp.abs(first - batch.maps).max()) > 0.1
+    assert float(jnp.abs(first - later).max()) > 0.1
 
 
 def test_a_run_goes_on_from_the_network_that_ships():
@@ -270,6 +275,13 @@ def test_every_row_of_the_ablation_leaves_out_something_else():
     assert len({row.name for row in rows}) == len({row.run.args[-1] for row in rows}) == len(rows)
     with pytest.raises(UserError, match="--what=ablation needs one file"):
         ablation_rows(small_head(), [("", params, dataclasses.replace(model, flow=None), "")])
+    model = dataclasses.replace(model, stages=3)
+    params = init_params(jax.random.key(0), model)
+    rows = ablation_rows(small_head(), [("", params, model, "")])
+    assert rows[0].run.args[-1] == model
+    assert len({row.name for row in rows}) == len({row.run.args[-1] for row in rows}) == len(rows)
+    for row in rows:
+        check_params(row.run.args[0], row.run.args[-1])
 
 
 def test_settings_that_do_not_fit_are_refused_in_words():

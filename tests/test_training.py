@@ -297,6 +297,11 @@ def test_a_batch_that_devices_cannot_share_is_refused(tmp_path):
         run(tmp_path, dataclasses.replace(POSE, microbatch=3))
 
 
+def test_only_what_the_flow_network_sees_is_varied(tmp_path):
+    with pytest.raises(ValueError, match="data.vary: only what the flow network sees"):
+        run(tmp_path, dataclasses.replace(POSE, data=dataclasses.replace(POSE.data, vary=True)))
+
+
 def test_a_cut_off_last_line_of_the_metrics_is_left_out(tmp_path):
     (tmp_path / METRICS).write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
     assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}]

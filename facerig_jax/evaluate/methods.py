@@ -137,13 +137,43 @@ def trained(head: HeadModel, name: str, params: dict, config: LearnedConfig) -> 
 
 
 def ablations(head: HeadModel, params: dict, config: LearnedConfig) -> list[Method]:
-    """The learned solver with the flow network, first as it is, then with one thing taken away or changed in number.
+    """The learned solver with some weights, first as it is, then with one thing taken away or changed in number.
 
     Args:
       head: morphable head.
       params: the networks' trained parameters.
-      config: of weights with a flow network and no stages.
+      config: their settings: with stages, or with a flow network alone.
     """
+    return stage_ablations(head, params, config) if config.stages else flow_ablations(head, params, config)
+
+
+def stage_ablations(head: HeadModel, params: dict, config: LearnedConfig) -> list[Method]:
+    """`ablations` of the paper's stages."""
+
+    def changed(name: str, **changes) -> Method:
+        made = dataclasses.replace(config, **changes)
+        used = {**params, "stages": params["stages"][: made.stages]}
+        if not made.stages:
+            used = {name: used[name] for name in ("flow", "stages") if name in used}
+        return trained(head, "", used, made).named(name)
+
+    def without(energy: str) -> tuple[str, ...]:
+        return tuple(name for name in config.energies if name != energy)
+
+    fewer = [count for count in range(1 if config.start is None else 0, config.stages)]
+    return [
+        changed(f"as trained: {config.stages} stages"),
+        *(changed(f"{n} stage{'s' * (n > 1)}" if n else "no stages: the start alone", stages=n) for n in fewer),
+        *(changed(f"{n} step{'s' * (n > 1)} a stage", steps=n) for n in (1, 2, 6) if n != config.steps),
+        changed("fixed steps", update="fixed"),
+        *(changed(f"no {name} energy", energies=without(name)) for name in config.energies),
+        changed("linear rig: no networks in it", linear_rig=True),
+        *(changed(f"refined: {n} steps of Adam", refine=n) for n in (10, 50)),
+    ]
+
+
+def flow_ablations(head: HeadModel, params: dict, config: LearnedConfig) -> list[Method]:
+    """`ablations` of the fit with the flow network."""
 
     def changed(name: str, passes: int = config.flow.passes, refine: int = 0, **start) -> Method:
         fit = dataclasses.replace(config.start, **start)

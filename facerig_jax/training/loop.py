@@ -78,6 +78,8 @@ def train(
     """
     mesh = make_mesh()
     check_batch(config, mesh)
+    if config.data.vary and config.task != "flow":
+        raise ValueError("data.vary: only what the flow network sees can be varied (task='flow').")
     folder = Path(workdir)
     if jax.process_index() == 0:
         open_workdir(folder, config)
@@ -228,8 +230,9 @@ def make_batch(examples: Examples, config: TrainConfig, step: int, mesh: Mesh) -
     share = config.batch // jax.process_count()
     mine = numbers[jax.process_index() * share : (jax.process_index() + 1) * share]
     made = [examples(int(number)) for number in mine]
-    if config.data.vary and config.task == "flow":
-        made = [vary(example, np.random.default_rng((config.data.seed, step, n))) for n, example in zip(mine, made)]
+    if config.data.vary:
+        draws = (np.random.default_rng((config.data.seed, step, int(number))) for number in mine)
+        made = [vary(example, rng) for example, rng in zip(made, draws, strict=True)]
     local = jax.tree.map(lambda *leaves: np.stack(leaves), *made)
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(spread(mesh), leaf), local)
 

@@ -26,7 +26,7 @@ HIDE = 0.25
 
 
 def vary(example: FlowExample, rng: np.random.Generator) -> FlowExample:
-    """The subject (numpy) with each photo maybe mirrored, under another light and camera, maybe without the detector."""
+    """The subject (numpy), each photo maybe mirrored, under another light and camera, maybe without the detector."""
     maps, offset, known = example.maps.astype(np.float32), example.offset, example.known
     varied = [_vary_photo(*photo, rng) for photo in zip(maps, offset, known, strict=True)]
     maps, offset, known = (np.stack(values) for values in zip(*varied, strict=True))
