@@ -9,10 +9,10 @@ command with --prepare=0/1, each under `taskset`.
 2026-11-22, an hour on 2 shared cores in two runs: 304 updates on 540 subjects (--set data.count=540 --set steps=800,
 stopped), then 620 on 1,240 others, each seen twice (--set init=... --set data.count=0 --set data.first=540 --set
 data.reuse=2 --set steps=620). 16 validation subjects of 1 to 4 photos, from the classical start's 1.742 mm: 1.617
-after 100 updates, 1.609, 1.538 (300); second run 1.501 (155), 1.475, 1.455, 1.457. The averaged weights are
-experiments/resume.npz. Learned: seeing 540 subjects over and over stalls after two epochs (1.617, 1.609) while their
-own error still falls; the last 155 updates, at small rates, gain nothing, so the first stage at 128 px is near its
-end with this many subjects.
+after 100 updates, 1.609, 1.538 (300); second run 1.501 (155), 1.475, 1.455, 1.457. The averaged weights were
+experiments/resume.npz until commit 36a79a3; stages_cpu.py went on from them. Learned: seeing 540 subjects over and
+over stalls after two epochs (1.617, 1.609) while their own error still falls; the last 155 updates, at small rates,
+gain nothing, so the first stage at 128 px is near its end with this many subjects.
 """
 
 import dataclasses
