@@ -3,8 +3,8 @@
     python -m experiments.train --config=experiments/configs/flow_stretched_cpu.py --workdir=out/stretched \\
         --set data.cache=out/stretched_subjects --set data.count=2600
 
-As flow_varied_cpu, with heads stretched along each axis by 6 % (standard deviation), and every photo mirrored, lit, toned
-and without the detector's word at random (training/vary.py).
+As flow_varied_cpu, with heads stretched along each axis by 6 % (standard deviation), and every photo mirrored, lit,
+toned and without the detector's word at random (training/vary.py).
 
 2026-11-27, one core: 2,600 people in 34 minutes, 5,500 updates in 47 (0.51 s each), on these and the 2,608 of
 flow_varied_cpu (their prepared files linked into one folder). Root mean square of the offsets' length on 10
