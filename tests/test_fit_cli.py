@@ -94,7 +94,7 @@ def fitted_already(monkeypatch, two, head):
 
     def run_fit(params, head, batch, phases, pool):
         texture = pool.submit(unwrap_texture, head, two[1].rig, two[1].views, batch.images, batch.sizes)
-        return cached((two[1], texture), phases)
+        return cached((two[1], texture, pool.submit(reprojection, head, two[1].rig, two[1].views)), phases)
 
     monkeypatch.setattr(fit, "run_fit", run_fit)
 

@@ -182,6 +182,7 @@ def flow_ablations(head: HeadModel, params: dict, config: LearnedConfig) -> list
         flow = dataclasses.replace(config.flow, passes=passes)
         return trained(head, "", params, dataclasses.replace(config, start=fit, flow=flow, refine=refine)).named(name)
 
+    steps = [n for n in (1, 3, 8) if n != config.start.landmark_steps]
     return [
         changed(f"as it ships: {config.flow.passes} looks"),
         changed("no look: landmarks and colours", 0),
@@ -189,7 +190,7 @@ def flow_ablations(head: HeadModel, params: dict, config: LearnedConfig) -> list
         *(changed(f"{n} look{'s' * (n > 1)}", n) for n in (1, 2, 3, 8)),
         changed("no colours", blur=()),
         changed("colours coarse only", blur=config.start.blur[:1]),
-        *(changed(f"points: {n} step{'s' * (n > 1)} a look", landmark_steps=n) for n in (1, 3)),
+        *(changed(f"points: {n} step{'s' * (n > 1)} a look", landmark_steps=n) for n in steps),
         *(changed(f"colours: {n} steps a level", photometric_steps=n) for n in (2, 8)),
         changed("no last fit of expressions", expression_steps=0),
         *(changed(f"refined: {n} steps of Adam", refine=n) for n in (10, 50)),
