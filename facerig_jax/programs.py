@@ -11,14 +11,13 @@ import hashlib
 import inspect
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jaxlib
 import numpy as np
-
-from facerig_jax import config, types
 
 # Where traces are kept; None = nowhere, a `Kept` function is then as jax.jit makes it.
 _folder: Path | None = None
@@ -122,19 +121,24 @@ def _write(path: Path, exported) -> None:
         pass
 
 
-@functools.cache
 def _register() -> None:
-    """Tells jax.export how to write down the package's own types, which stand for results."""
-    for module in (types, config):
+    """Tells jax.export how to write down the package's own types, of all modules in use, which stand for results."""
+    package = __package__ + "."
+    for module in [module for name, module in sys.modules.items() if name.startswith(package)]:
         for kind in vars(module).values():
-            if inspect.isclass(kind) and getattr(kind, "_flax_dataclass", False):
-                jax.export.register_pytree_node_serialization(
-                    kind,
-                    serialized_name=f"{kind.__module__}.{kind.__qualname__}",
-                    serialize_auxdata=lambda values: json.dumps(values).encode(),
-                    deserialize_auxdata=lambda text: _tuples(json.loads(text)),
-                    from_children=functools.partial(_build, kind),
-                )
+            if inspect.isclass(kind) and kind.__module__ == module.__name__ and hasattr(kind, "_flax_dataclass"):
+                _register_type(kind)
+
+
+@functools.cache
+def _register_type(kind: type) -> None:
+    jax.export.register_pytree_node_serialization(
+        kind,
+        serialized_name=f"{kind.__module__}.{kind.__qualname__}",
+        serialize_auxdata=lambda values: json.dumps(values).encode(),
+        deserialize_auxdata=lambda text: _tuples(json.loads(text)),
+        from_children=functools.partial(_build, kind),
+    )
 
 
 def _tuples(value):
