@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from facerig_jax.programs import Kept, keep_traces
+from facerig_jax.rig.decode import RigCode
 from facerig_jax.types import Crop, Rig
 
 CROP = Crop(np.float32(2.0), np.arange(2, dtype=np.float32))
@@ -46,6 +47,16 @@ def test_a_second_process_does_not_trace(folder):
     assert second["rig"].unit_mm == 1.5
     np.testing.assert_array_equal(first["rig"].neutral, 2 * ONES)
     np.testing.assert_array_equal(second["rig"].neutral, 4 * ONES)
+
+
+@pytest.mark.usefixtures("folder")
+def test_types_of_any_module_are_kept():
+    def codes(x):
+        return RigCode(x, 2 * x, 3 * x)
+
+    for made in (Kept(codes)(ONES), Kept(codes)(ONES)):
+        assert isinstance(made, RigCode)
+        np.testing.assert_array_equal(made.albedo, 3 * ONES)
 
 
 @pytest.mark.parametrize(
