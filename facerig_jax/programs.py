@@ -12,6 +12,7 @@ import inspect
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import numpy as np
 
 # Where traces are kept; None = nowhere, a `Kept` function is then as jax.jit makes it.
 _folder: Path | None = None
+_registering = threading.Lock()
 
 
 def keep_traces(folder: Path | None) -> None:
@@ -122,12 +124,16 @@ def _write(path: Path, exported) -> None:
 
 
 def _register() -> None:
-    """Tells jax.export how to write down the package's own types, of all modules in use, which stand for results."""
+    """Tells jax.export how to write down the package's own types, of all modules in use, which stand for results.
+
+    Threads load programs, and import modules, side by side: one registers at a time, from copies of what is there.
+    """
     package = __package__ + "."
-    for module in [module for name, module in sys.modules.items() if name.startswith(package)]:
-        for kind in vars(module).values():
-            if inspect.isclass(kind) and kind.__module__ == module.__name__ and hasattr(kind, "_flax_dataclass"):
-                _register_type(kind)
+    with _registering:
+        for module in [module for name, module in list(sys.modules.items()) if name.startswith(package)]:
+            for kind in list(vars(module).values()):
+                if inspect.isclass(kind) and kind.__module__ == module.__name__ and hasattr(kind, "_flax_dataclass"):
+                    _register_type(kind)
 
 
 @functools.cache

@@ -160,7 +160,7 @@ def stage_ablations(head: HeadModel, params: dict, config: LearnedConfig) -> lis
     def without(energy: str) -> tuple[str, ...]:
         return tuple(name for name in config.energies if name != energy)
 
-    fewer = [count for count in range(1 if config.start is None else 0, config.stages)]
+    fewer = range(1 if config.start is None else 0, config.stages)
     return [
         changed(f"as trained: {config.stages} stages"),
         *(changed(f"{n} stage{'s' * (n > 1)}" if n else "no stages: the start alone", stages=n) for n in fewer),
