@@ -18,18 +18,18 @@ import numpy as np
 from absl import app, flags
 
 from facerig_jax.config import PRESETS, EnergyWeights, LearnedConfig
-from facerig_jax.energies.table import Observed, landmark_weights
 from facerig_jax.geometry.mesh import vertex_normals
-from facerig_jax.geometry.rasterize import RASTERIZERS, image_to_clip, interpolate, rasterize, triangle_ids
-from facerig_jax.geometry.visibility import visible
 from facerig_jax.head import load_head
+from facerig_jax.inorig.energies import Observed, landmark_weights
+from facerig_jax.inorig.stages import begin, run_stage, solve_learned
+from facerig_jax.inorig.state import FirstGuess
 from facerig_jax.networks.model import init_params
-from facerig_jax.solve.learned import begin, run_stage, solve_learned
-from facerig_jax.solve.state import FirstGuess
+from facerig_jax.raster.rasterize import RASTERIZERS, image_to_clip, interpolate, rasterize, triangle_ids
+from facerig_jax.raster.visibility import visible
 from facerig_jax.training.loop import make_batch, make_examples
 from facerig_jax.training.objective import make_teacher
 from facerig_jax.training.sources import make_sources
-from facerig_jax.training.update import init_state, make_mesh, make_update, replicated
+from facerig_jax.training.train_step import init_state, make_mesh, make_update, replicated
 
 # What a function may need beside its inputs and outputs, bytes; a larger one is compiled but not run.
 MAX_TEMPORARY = 10e9

@@ -10,10 +10,10 @@ from experiments import cli
 from facerig_jax.data.photos import Inputs, Photo, find_inputs, pad_to_bucket, read_photos
 from facerig_jax.data.video import choose_frames, read_video_frames, sharpness
 from facerig_jax.detect import detect
-from facerig_jax.export.pictures import resize
 from facerig_jax.geometry.alignment import similarity
 from facerig_jax.geometry.rotation import matrix_to_euler
 from facerig_jax.head import landmark_positions
+from facerig_jax.report.pictures import resize
 from facerig_jax.types import HeadModel
 
 # Frames of a video that are looked at before some are chosen.

@@ -32,8 +32,7 @@ def run(main: Callable[[], None]) -> None:
 
 def guard(main: Callable[[], None]) -> int:
     """Runs `main` and returns the exit code: 0, or 1 after one sentence on stderr ($FACERIG_DEBUG=1: a traceback)."""
-    from facerig_jax.data.photos import InputError
-    from facerig_jax.export.files import WriteError
+    from facerig_jax.io.files import InputError, WriteError
 
     use_compilation_cache()
     try:

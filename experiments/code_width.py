@@ -19,9 +19,9 @@ import optax
 from absl import flags
 
 from experiments import cli
-from facerig_jax.data.synthetic import random_expression
 from facerig_jax.head import load_head
-from facerig_jax.rig.decode import mode_weights
+from facerig_jax.inorig.decode import mode_weights
+from facerig_jax.synthetic.subject import random_expression
 from facerig_jax.types import RigWeights
 
 GAIN = 3.0

@@ -18,10 +18,8 @@ from experiments import cli
 from facerig_jax import load
 from facerig_jax.checks import check_choice
 from facerig_jax.config import BASE, LearnedConfig
-from facerig_jax.data import synthetic_config
 from facerig_jax.data.folders import FileSource, SourceConfig, folder_source, read_scan
 from facerig_jax.data.subjects import HELD_OUT_SEED, VALIDATION_SEED
-from facerig_jax.data.synthetic import make_subject
 from facerig_jax.detect.landmarks import LANDMARKS68, POINTS7
 from facerig_jax.evaluate import methods, report, runs, tuned
 from facerig_jax.evaluate.adam import AdamNumbers
@@ -31,6 +29,8 @@ from facerig_jax.evaluate.study import Plan, Sample, first_views, photos_of, run
 from facerig_jax.evaluate.vertex import vertex_error
 from facerig_jax.networks.model import init_params
 from facerig_jax.networks.weights import TRAINED, read_weights
+from facerig_jax.synthetic import presets as synthetic_config
+from facerig_jax.synthetic.subject import make_subject
 
 PHOTO_SIDE = 1024  # of scanned people's photos, padded: one size, so that nothing is compiled twice
 MAX_TIME_STEPS = 1000

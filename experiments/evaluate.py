@@ -38,18 +38,18 @@ from facerig_jax import fit_rig, load
 from facerig_jax.api import SOLVERS
 from facerig_jax.data.photos import read_photos
 from facerig_jax.data.subjects import HELD_OUT_SEED, Subject
-from facerig_jax.data.synthetic import HARD, SubjectConfig, make_subject
 from facerig_jax.detect import detect
 from facerig_jax.detect.landmarks import LANDMARKS68, POINTS7
 from facerig_jax.evaluate import tuned
-from facerig_jax.evaluate.now import now_distances
-from facerig_jax.evaluate.reprojection import dense_points
+from facerig_jax.evaluate.scan_protocols import now_distances
 from facerig_jax.evaluate.statistics import bootstrap_interval
 from facerig_jax.evaluate.vertex import vertex_error
-from facerig_jax.export.mesh_files import submesh
+from facerig_jax.fit.reprojection import dense_points
 from facerig_jax.geometry.camera import project, to_image
 from facerig_jax.geometry.crop import to_crop
 from facerig_jax.head.model import landmark_positions
+from facerig_jax.io.mesh_files import submesh
+from facerig_jax.synthetic.subject import HARD, SubjectConfig, make_subject
 
 TABLES = ("methods", "ablation", "tune", "synthetic", "subjects", "photos", "real", "camera")
 _WHAT = flags.DEFINE_enum("what", None, TABLES, "Which table; default synthetic, with --subjects and --out methods.")
@@ -62,7 +62,7 @@ _CSV = flags.DEFINE_string("csv", None, "Also write the rows to this file.")
 flags.DEFINE_string("out", None, "Folder for the files of --what=methods, ablation and real.")
 flags.DEFINE_list("weights", [], "Files of trained weights, a row each.")
 flags.DEFINE_boolean("allow_untrained", False, "Rows with random weights where none are given.")
-flags.DEFINE_string("renderer", "hard", "Synthetic subjects: plain, hard, train, ... (presets of data.synthetic).")
+flags.DEFINE_string("renderer", "hard", "Synthetic subjects: plain, hard, train, ... (presets of synthetic.subject).")
 _SOLVER = flags.DEFINE_enum("solver", "classical", SOLVERS, "Whose fits synthetic, subjects and photos measure.")
 flags.DEFINE_enum("landmarks", "detector", ["detector", "subject"], "Found on the photos, or the subject's own.")
 flags.DEFINE_list("curve", ["1", "2", "4", "8"], "Numbers of photos for the error over their number; empty: none.")

@@ -26,16 +26,16 @@ from facerig_jax.api import LEARNED, SOLVERS, fit_rig, load, solver_settings
 from facerig_jax.checks import check_choice
 from facerig_jax.config import PRESETS, as_arrays
 from facerig_jax.data.photos import Inputs, pad_to_bucket, pad_views
-from facerig_jax.evaluate.reprojection import reprojection
-from facerig_jax.export.fit_files import Result, write_meshes, write_page, write_pictures, write_record
-from facerig_jax.export.folder import check_folder, whole_folder
-from facerig_jax.export.steps import fit_steps
-from facerig_jax.export.texture import unwrap_texture
-from facerig_jax.export.view_pictures import rig_pictures, view_pictures
+from facerig_jax.fit.reprojection import reprojection
+from facerig_jax.fit.status import OK, POOR_FIT, describe
 from facerig_jax.geometry.crop import to_photo
+from facerig_jax.io.folder import check_folder, whole_folder
 from facerig_jax.networks.weights import read_weights
 from facerig_jax.programs import Kept
-from facerig_jax.solve.status import OK, POOR_FIT, describe
+from facerig_jax.report.fit_files import Result, write_meshes, write_page, write_pictures, write_record
+from facerig_jax.report.steps import fit_steps
+from facerig_jax.report.views import rig_pictures, view_pictures
+from facerig_jax.texture import unwrap_texture
 
 UNTRAINED = "The networks have random weights (--allow_untrained): what follows is not a likeness."
 

@@ -19,12 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from facerig_jax.config import PAPER, EnergyWeights, LearnedConfig
-from facerig_jax.energies.table import Observed
-from facerig_jax.geometry.uv_tables import UVTable, uv_table
 from facerig_jax.head import load_published_form
+from facerig_jax.inorig.energies import Observed
+from facerig_jax.inorig.import_published import import_published
+from facerig_jax.inorig.stages import solve_learned
 from facerig_jax.networks.model import feature_maps, normalize_images, regress_pose
-from facerig_jax.networks.published import import_published
-from facerig_jax.solve.learned import solve_learned
+from facerig_jax.raster.uv import UVTable, uv_table
 from facerig_jax.types import HeadModel
 
 TINY = 1e-12

@@ -14,11 +14,11 @@ from facerig_jax import load
 from facerig_jax.api import SOLVERS, fit_rig, solver_settings
 from facerig_jax.data.photos import pad_to_bucket, pad_views
 from facerig_jax.evaluate.estimate import Photos, estimate_from_fit, photo_errors
-from facerig_jax.evaluate.reprojection import reprojection
-from facerig_jax.export.files import write_image
-from facerig_jax.export.pictures import grid
-from facerig_jax.export.view_pictures import view_pictures
-from facerig_jax.solve.status import OK, POOR_FIT
+from facerig_jax.fit.reprojection import reprojection
+from facerig_jax.fit.status import OK, POOR_FIT
+from facerig_jax.io.files import write_image
+from facerig_jax.report.pictures import grid
+from facerig_jax.report.views import view_pictures
 
 # Rows of the sheet after the photo's own: what is drawn of each solver's fit.
 DRAWN = ("overlay", "geometry", "residual")

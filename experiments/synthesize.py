@@ -21,16 +21,16 @@ import jax.numpy as jnp  # isort: skip
 import numpy as np  # isort: skip
 
 import facerig_jax  # isort: skip
-from facerig_jax.data import synthetic_config  # isort: skip
-from facerig_jax.data.detected import imitate_landmarks  # isort: skip
-from facerig_jax.data.synthetic import make_subject  # isort: skip
+from facerig_jax.synthetic import presets as synthetic_config  # isort: skip
+from facerig_jax.synthetic.imitated_landmarks import imitate_landmarks  # isort: skip
+from facerig_jax.synthetic.subject import make_subject  # isort: skip
 from facerig_jax.detect import detect, load_detector  # isort: skip
 from facerig_jax.head.model import landmark_positions  # isort: skip
 
 _WHAT = flags.DEFINE_enum("what", "preview", ["preview", "detect", "speed"], "A picture, or a table.")
 _PREVIEW = flags.DEFINE_string("preview", "out/subjects.png", "Picture to write, PNG.")
 _COUNT = flags.DEFINE_integer("count", 64, "How many people.", lower_bound=1)
-_PRESET = flags.DEFINE_string("preset", "TRAIN", "A preset of data.synthetic_config.")
+_PRESET = flags.DEFINE_string("preset", "TRAIN", "A preset of synthetic.presets.")
 _SIZE = flags.DEFINE_integer("size", 256, "Side of a photo, px, a multiple of 8.", lower_bound=64)
 _SEED = flags.DEFINE_integer("seed", 900_000, "Of the people.")
 REGIONS = {"brows": (70, 105, 334, 300), "eyes": (33, 133, 362, 263), "nose": (4, 98, 327), "lips": (61, 291, 0, 17)}

@@ -20,13 +20,13 @@ from absl import flags
 
 from experiments import cli
 from experiments.curves import draw_curves
+from facerig_jax.io.serialize import with_overrides
 from facerig_jax.platform import prefer_fast_gradients
-from facerig_jax.settings import with_overrides
 from facerig_jax.training.config import TrainConfig
 from facerig_jax.training.loop import Stopped, first_params, is_done, make_examples, preparing_params, train
 from facerig_jax.training.objective import make_teacher
-from facerig_jax.training.records import read_metrics
 from facerig_jax.training.sources import make_sources
+from facerig_jax.training.workdir import read_metrics
 
 _CONFIG = flags.DEFINE_string("config", None, "Python file with a function config() -> TrainConfig.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")

@@ -8,11 +8,12 @@ from facerig_jax.platform import avoid_cpu_deadlock
 
 avoid_cpu_deadlock()  # before anything below can start a JAX backend
 
-from facerig_jax.api import apply_rig, fit_rig, load  # noqa: E402
+from facerig_jax.api import fit_rig, load  # noqa: E402
 from facerig_jax.config import EnergyWeights, FitConfig, Hyper, LearnedConfig  # noqa: E402
 from facerig_jax.export import export_rig, load_rig, save_rig  # noqa: E402
+from facerig_jax.fit.status import describe  # noqa: E402
 from facerig_jax.head import load_head  # noqa: E402
-from facerig_jax.solve.status import describe  # noqa: E402
+from facerig_jax.rig.apply import apply_rig  # noqa: E402
 from facerig_jax.types import Fit, HeadModel, Rig, Views  # noqa: E402
 
 __all__ = [

@@ -10,20 +10,20 @@ import jax.numpy as jnp
 from facerig_jax.checks import check_choice, check_shape
 from facerig_jax.config import PRESETS, EnergyWeights, FitConfig, Hyper, LearnedConfig, as_arrays
 from facerig_jax.detect import load_detector
+from facerig_jax.fit import status as codes
+from facerig_jax.fit.parameters import Unknowns
+from facerig_jax.fit.photometric import Observed
+from facerig_jax.fit.pipeline import landmark_error, solve_classical
+from facerig_jax.fit.preprocess import N_LANDMARKS, find_landmarks, look, observe, solve_start, view_status
 from facerig_jax.geometry.camera import normalized_to_pose
 from facerig_jax.head import load_head
 from facerig_jax.head.model import albedo, neutral
+from facerig_jax.inorig.stages import solve_learned
+from facerig_jax.inorig.state import SolverState
 from facerig_jax.networks.model import check_params, init_params
 from facerig_jax.networks.weights import trained
-from facerig_jax.numerics import HIGHEST, masked_mean
-from facerig_jax.rig.frozen import freeze, neural_mesh
-from facerig_jax.solve import status as codes
-from facerig_jax.solve.classical import landmark_error, solve_classical
-from facerig_jax.solve.colours import Observed
-from facerig_jax.solve.learned import solve_learned
-from facerig_jax.solve.observe import N_LANDMARKS, find_landmarks, look, observe, solve_start, view_status
-from facerig_jax.solve.state import SolverState
-from facerig_jax.solve.unknowns import Unknowns
+from facerig_jax.numerics import masked_mean
+from facerig_jax.rig.frozen import freeze
 from facerig_jax.types import Fit, HeadModel, Rig, Views
 
 SOLVERS = ("classical", "learned")
@@ -217,26 +217,3 @@ def package(
     )
     views = Views(x.pose, x.inverse_distance, x.expression, x.light, crop, points, status)
     return Fit(rig, views, trace, subject_status(status, rig))
-
-
-def apply_rig(rig: Rig, expression) -> tuple[jax.Array, jax.Array]:
-    """The personalised mesh under an expression code.
-
-    Args:
-      rig: Rig.
-      expression: (..., K) code, named in `rig.code_names`; for a linear rig the 52 blendshape weights.
-
-    Returns:
-      vertices (..., P, 3) in the head frame, head units, and albedo (..., P, 3), linear RGB.
-
-    Raises:
-      ValueError: the code's width does not fit the rig.
-    """
-    expression = jnp.asarray(expression)
-    check_shape("expression", expression, ..., rig.n_codes)
-    if rig.neural is not None:
-        flat = neural_mesh(rig, expression.reshape(-1, rig.n_codes))
-        return tuple(x.reshape(*expression.shape[:-1], *x.shape[1:]) for x in flat)
-    moved = jnp.tensordot(expression, rig.expression_basis, 1, precision=HIGHEST)
-    vertices = jnp.expand_dims(rig.neutral, range(expression.ndim - 1)) + moved
-    return vertices, jnp.broadcast_to(rig.albedo, vertices.shape)

@@ -149,7 +149,7 @@ class Views:
     light:            (V, 9, 3) spherical-harmonics coefficients, see geometry.light.
     crop:             Crop from photo to crop pixels.
     landmarks:        (V, 468, 3) detected points, photo pixels.
-    status:           (V,) int32, see solve.status.
+    status:           (V,) int32, see fit.status.
     """
 
     pose: jax.Array
@@ -235,7 +235,7 @@ class Fit:
     views:  Views, one row per input photo.
     trace:  name -> (steps, ...) energies, in the order they were computed, and 'identity' after each stage, see
             `solve_classical`; of a learned fit with stages see `solve_learned`.
-    status: () int32 status of the subject, see solve.status.
+    status: () int32 status of the subject, see fit.status.
     """
 
     rig: Rig

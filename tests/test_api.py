@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from subjects import CONFIG, SIZE, small_head, small_params, subject
+from helpers.subjects import CONFIG, SIZE, small_head, small_params, subject
 
 import facerig_jax
 from facerig_jax import api
-from facerig_jax.solve import status as codes
+from facerig_jax.fit import status as codes
 
 # Detection and landmarks alone: where the colours are not the subject.
 POINTS_ONLY = facerig_jax.FitConfig(crop_size=64, blur=(), landmark_steps=3)

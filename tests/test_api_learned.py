@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from subjects import small_head, small_params, subject
-from tiny import SIZES, tiny_params
+from helpers.subjects import small_head, small_params, subject
+from helpers.tiny import SIZES, tiny_params
 
 import facerig_jax
 from facerig_jax import api
 from facerig_jax.config import BASE, FitConfig, LearnedConfig
+from facerig_jax.fit import status as codes
 from facerig_jax.geometry.camera import resized_pose
 from facerig_jax.networks.model import count_parameters, init_params
 from facerig_jax.networks.weights import TRAINED, trained
-from facerig_jax.solve import status as codes
 
 CONFIG = LearnedConfig(
     networks=dataclasses.replace(SIZES, pose_blocks=(), codes=6, modes=6, named_codes=True, norm="group"),

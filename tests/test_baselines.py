@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from subjects import CONFIG as CLASSICAL
-from tiny import TinySubjects, changed, tiny_head, tiny_params
+from helpers.subjects import CONFIG as CLASSICAL
+from helpers.tiny import TinySubjects, changed, tiny_head, tiny_params
 
 from facerig_jax.config import EnergyWeights
 from facerig_jax.data.subjects import Traits

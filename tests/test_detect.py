@@ -4,9 +4,9 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
-import media
 import numpy as np
 import pytest
+from helpers import media
 from PIL import Image
 
 from facerig_jax.detect import detect, detect_faces, landmarks68_from_dense, load_detector
@@ -315,7 +315,7 @@ def test_other_images_are_refused_in_words(params, image):
 def originals():
     pytest.importorskip("tflite", reason="the schema reader is in the extra [build]")
     pipeline = pytest.importorskip("tflite_pipeline", reason="ai-edge-litert is in the extra [test]")
-    from experiments.convert_detector import read_models
+    from experiments.build.detector import read_models
 
     models = read_models(media.package("mediapipe"))
     return models, {name: pipeline.Net(model) for name, model in models.items()}, pipeline.landmarks
@@ -323,7 +323,7 @@ def originals():
 
 @pytest.mark.slow
 def test_converting_the_wheel_again_gives_the_committed_weights(originals, params):
-    from experiments.convert_detector import Graph, convert_detector, convert_landmarks, flatten
+    from experiments.build.detector import Graph, convert_detector, convert_landmarks, flatten
 
     again = {"detector": convert_detector(Graph(originals[0]["detector"]))}
     again["landmarks"] = convert_landmarks(Graph(originals[0]["landmarks"]))

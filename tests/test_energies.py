@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dome import face_model, inputs
+from helpers.dome import face_model, inputs
 from jax.test_util import check_grads
 
-from facerig_jax.energies.feature import feature_energy
-from facerig_jax.energies.landmark import contour_points, landmark68_points, landmark_energy
-from facerig_jax.energies.photometric import photometric_energy
 from facerig_jax.geometry.camera import to_image
 from facerig_jax.geometry.light import ambient_light, sh_basis, shade, solve_light
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.geometry.sampling import bilinear
+from facerig_jax.inorig.feature_energy import feature_energy
+from facerig_jax.inorig.landmark_energy import contour_points, landmark68_points, landmark_energy
+from facerig_jax.inorig.photometric_energy import photometric_energy
 from facerig_jax.types import LandmarkEmbedding
 
 GOLDEN = Path(__file__).parent / "data" / "golden_units.npz"

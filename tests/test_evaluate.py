@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from test_mesh import sphere
 
-from facerig_jax.evaluate.now import face_crop, fg2018_rmse, now_distances, procrustes, refine
-from facerig_jax.evaluate.surface import closest_points, triangle_normals
+from facerig_jax.evaluate.scan_protocols import face_crop, fg2018_rmse, now_distances, procrustes, refine
+from facerig_jax.geometry.surface_distance import closest_points, triangle_normals
 
 
 def rotation_matrix(rng):

@@ -17,10 +17,13 @@ import numpy as np
 import pygltflib
 import pytest
 import trimesh
+from helpers.rigs import NAMES, PARTS, TEXTURE, embedded_head, learned_rig, read_accessor, small_head, vertices_of
 from PIL import Image
-from rigs import NAMES, PARTS, TEXTURE, embedded_head, learned_rig, read_accessor, small_head, vertices_of
 
-from facerig_jax.export import charts, files, glb, mesh_files, pictures, report, rig_file
+from facerig_jax.export import glb, rig_file
+from facerig_jax.io import files, mesh_files
+from facerig_jax.report import charts, pictures
+from facerig_jax.report import page as report
 from facerig_jax.rig.frozen import linearize
 from facerig_jax.types import Crop, Views
 
@@ -127,7 +130,7 @@ def test_missing_extras_are_named():
 
 def test_importing_the_package_needs_no_extra():
     code = (
-        "import sys; import facerig_jax.data.video, facerig_jax.export.glb, facerig_jax.export.report;"
+        "import sys; import facerig_jax.data.video, facerig_jax.export.glb, facerig_jax.report.page;"
         "sys.exit(' '.join({'PIL', 'pygltflib', 'imageio_ffmpeg', 'matplotlib'} & set(sys.modules)) or 0)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -25,11 +25,11 @@ from experiments import candidates, cli, fit
 from facerig_jax import apply_rig, load
 from facerig_jax.data.photos import read_photos
 from facerig_jax.detect.landmarks import POINTS7
-from facerig_jax.evaluate.reprojection import reprojection
 from facerig_jax.export import FORMATS, export_rig, load_rig
 from facerig_jax.export.rig_file import load_views
-from facerig_jax.export.texture import unwrap_texture
+from facerig_jax.fit.reprojection import reprojection
 from facerig_jax.head.model import landmark_positions
+from facerig_jax.texture import unwrap_texture
 
 ROOT = Path(__file__).parents[1]
 BUNDLED = sorted((ROOT / "docs" / "photos").glob("*.jpg"))
@@ -190,7 +190,7 @@ def test_posed_meshes_lie_on_the_face_in_pixels_of_the_photo(two, head):
 
 def test_a_reduced_photo_gives_meshes_in_pixels_of_the_original():
     from facerig_jax.data.photos import Photo
-    from facerig_jax.export.fit_files import original_pixels
+    from facerig_jax.report.fit_files import original_pixels
 
     photo = Photo("big", np.zeros((512, 1024, 3), np.uint8), (2048, 4096), 0.25)
     corners = [[-0.5, -0.5, 0.0], [1023.5, 511.5, 10.0]]

@@ -7,20 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
-from subjects import SIZE, small_head, small_params, subject
+from helpers import tiny
+from helpers.subjects import SIZE, small_head, small_params, subject
 from test_api_learned import CONFIG, fit
 
 from experiments.cli import UserError
 from experiments.compare import ablation_rows
 from facerig_jax.config import FitConfig, FlowConfig, Hyper
-from facerig_jax.geometry.camera import normalized_to_pose, project, to_image
-from facerig_jax.head.model import landmark_positions, vertices
-from facerig_jax.head.thin import thin
-from facerig_jax.networks.model import check_params, init_params
-from facerig_jax.networks.weights import TRAINED, trained
-from facerig_jax.numerics import linear_to_srgb
-from facerig_jax.solve.classical import (
+from facerig_jax.fit.correspondences import find_points, flow_maps, flow_tables
+from facerig_jax.fit.parameters import flatten
+from facerig_jax.fit.photometric import Observed, colour_data, light_level
+from facerig_jax.fit.pipeline import (
     fit_colours,
     fit_energy,
     fit_expressions,
@@ -30,11 +27,14 @@ from facerig_jax.solve.classical import (
     refine_colours,
     solve_classical,
 )
-from facerig_jax.solve.colours import Observed, colour_data, light_level
-from facerig_jax.solve.flow import find_points, flow_maps, flow_tables
-from facerig_jax.solve.observe import look as look_at_photos
-from facerig_jax.solve.terms import landmark_pixels
-from facerig_jax.solve.unknowns import flatten
+from facerig_jax.fit.preprocess import look as look_at_photos
+from facerig_jax.fit.residuals import landmark_pixels
+from facerig_jax.geometry.camera import normalized_to_pose, project, to_image
+from facerig_jax.head.coarse import thin
+from facerig_jax.head.model import landmark_positions, vertices
+from facerig_jax.networks.model import check_params, init_params
+from facerig_jax.networks.weights import TRAINED, trained
+from facerig_jax.numerics import linear_to_srgb
 from facerig_jax.training.config import DataConfig, TrainConfig
 from facerig_jax.training.examples import Examples
 from facerig_jax.training.loop import first_params, make_batch, preparing_params
@@ -45,7 +45,7 @@ from facerig_jax.training.objective import (
     make_teacher,
     prepared_models,
 )
-from facerig_jax.training.update import init_state, make_mesh, make_update
+from facerig_jax.training.train_step import init_state, make_mesh, make_update
 
 FLOW = FlowConfig(uv_size=32, widths=(8, 8), place=4, passes=2, points=60)
 START = FitConfig(crop_size=SIZE, blur=(), landmark_steps=3)

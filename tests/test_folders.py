@@ -14,13 +14,13 @@ from PIL import Image
 
 from facerig_jax.data.folders import SourceConfig, choose_views, folder_source, read_scan
 from facerig_jax.data.landmark_files import read_landmarks, save_landmarks
-from facerig_jax.data.meshes import read_mesh, read_points
-from facerig_jax.data.photos import InputError
 from facerig_jax.data.registered import read_registered, save_registered
 from facerig_jax.data.scans import find_scans, read_scan_files
 from facerig_jax.data.stirling import stirling_scans, stirling_source
-from facerig_jax.export.mesh_files import write_obj, write_ply, write_points7
 from facerig_jax.head import load_head
+from facerig_jax.io.files import InputError
+from facerig_jax.io.mesh_files import write_obj, write_ply, write_points7
+from facerig_jax.io.meshes import read_mesh, read_points
 
 PHOTOS = Path(__file__).parents[1] / "docs" / "photos"
 TETRAHEDRON = (

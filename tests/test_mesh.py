@@ -2,18 +2,18 @@
 
 import pathlib
 
-import dome
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import raster_reference as reference
+from helpers import dome
+from helpers import raster_reference as reference
 from jax.test_util import check_grads
 
 from facerig_jax.geometry.mesh import triangle_normals, vertex_normals
 from facerig_jax.geometry.sampling import bilinear
-from facerig_jax.geometry.uv_tables import UVTable, uv_table, uv_to_vertex, vertex_to_uv
-from facerig_jax.geometry.visibility import depth_map, visible
+from facerig_jax.raster.uv import UVTable, uv_table, uv_to_vertex, vertex_to_uv
+from facerig_jax.raster.visibility import depth_map, visible
 
 DATA = pathlib.Path(__file__).parent / "data"
 

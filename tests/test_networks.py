@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
-from dome import recipe
+from helpers import tiny
+from helpers.dome import recipe
 from jax.test_util import check_grads
 
 from facerig_jax.config import BASE, PAPER
+from facerig_jax.inorig.import_published import UNUSED, import_published, published_key
 from facerig_jax.networks import layers
 from facerig_jax.networks.model import (
     apply,
@@ -25,7 +26,6 @@ from facerig_jax.networks.model import (
     parameter_shapes,
     stage_modules,
 )
-from facerig_jax.networks.published import UNUSED, import_published, published_key
 from facerig_jax.networks.rig_parts import ViewEncoder
 
 

@@ -5,19 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 import pygltflib
 import pytest
-from rigs import TEXTURE, embedded_head, learned_rig, small_head
+from helpers.rigs import TEXTURE, embedded_head, learned_rig, small_head
 from test_export import Page
 
-from facerig_jax.api import apply_rig
-from facerig_jax.evaluate.reprojection import dense_points
-from facerig_jax.export import export_rig, fit_files, glb, report, rig_file, steps
-from facerig_jax.export.pictures import COLOUR_TABLE
-from facerig_jax.export.texture import unwrap_texture
-from facerig_jax.export.view_pictures import expression_codes, rig_pictures, view_pictures
+from facerig_jax.export import export_rig, glb, rig_file
+from facerig_jax.fit.linear_points import dense_landmark_model, evaluate
+from facerig_jax.fit.reprojection import dense_points
 from facerig_jax.geometry.camera import project, to_image
-from facerig_jax.head.thin import thin
+from facerig_jax.head.coarse import thin
+from facerig_jax.report import fit_files, steps
+from facerig_jax.report import page as report
+from facerig_jax.report.pictures import COLOUR_TABLE
+from facerig_jax.report.views import expression_codes, rig_pictures, view_pictures
+from facerig_jax.rig.apply import apply_rig
 from facerig_jax.rig.frozen import blendshape_weights, linearize, rest_albedo
-from facerig_jax.solve.points import dense_landmark_model, evaluate
+from facerig_jax.texture import unwrap_texture
 from facerig_jax.types import Crop, Fit, Rig, Views
 
 KINDS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from dome import DATA, face_model, recipe
+from helpers.dome import DATA, face_model, recipe
 
 from experiments.goldens import compare, compute, make_problem, relative_error, solve, stages_behind
 from facerig_jax.config import PAPER

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from facerig_jax.data import photos, video
-from facerig_jax.data.photos import InputError, find_inputs, pad_to_bucket, pad_views, read_photo, read_photos
+from facerig_jax.data.photos import find_inputs, pad_to_bucket, pad_views, read_photo, read_photos
+from facerig_jax.io.files import InputError
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from facerig_jax.inorig.decode import RigCode
 from facerig_jax.programs import Kept, keep_traces
-from facerig_jax.rig.decode import RigCode
 from facerig_jax.types import Crop, Rig
 
 CROP = Crop(np.float32(2.0), np.arange(2, dtype=np.float32))

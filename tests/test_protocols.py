@@ -5,20 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from helpers.tiny import tiny_head
 from test_evaluate import DIRECTIONS, RADII, moved, rotation_matrix, with_nose
 from test_mesh import sphere
-from tiny import tiny_head
 
 from experiments import compare
 from facerig_jax.detect.landmarks import LANDMARKS68
-from facerig_jax.evaluate.now import face_crop, nose_tip_of_scan, now_distances, point_to_plane_rmse
-from facerig_jax.evaluate.pictures import PARTS, landmark_nme, photometric_error
+from facerig_jax.evaluate.image_errors import PARTS, landmark_nme, photometric_error
+from facerig_jax.evaluate.scan_protocols import face_crop, nose_tip_of_scan, now_distances, point_to_plane_rmse
 from facerig_jax.evaluate.scans import ScanProtocols
 from facerig_jax.evaluate.vertex import deformation_error, vertex_error
 from facerig_jax.geometry.light import sh_basis, shade
 from facerig_jax.geometry.mesh import vertex_normals
-from facerig_jax.geometry.render import render_mesh
 from facerig_jax.numerics import linear_to_srgb
+from facerig_jax.raster.render import render_mesh
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from facerig_jax.networks.pth import read_pth
+from facerig_jax.inorig.pth import read_pth
 
 REAL = pathlib.Path(__file__).parent / "data" / "torch_checkpoint.pth"  # written by data/make_torch_checkpoint.py
 

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import raster_reference as reference
+from helpers import raster_reference as reference
 from jax.test_util import check_grads
 
-from facerig_jax.geometry import raster_jax
-from facerig_jax.geometry.rasterize import (
+from facerig_jax.raster import jax_backend as raster_jax
+from facerig_jax.raster.rasterize import (
     DEPTH_RANGE,
     barycentrics,
     get_rasterizer,
@@ -390,7 +390,7 @@ def test_warp_sees_the_same_with_several_threads_per_triangle():
     clip = np.stack([soup(random_points("large", seed))[1] for seed in range(2)])
     clip[1, 7, 3] = -0.5
     get_rasterizer("warp")
-    module = sys.modules["facerig_jax.geometry.raster_warp"]
+    module = sys.modules["facerig_jax.raster.warp_backend"]
     several = jax.jit(functools.partial(module._draw_images, height=H, width=W, cull="none", lanes=module._CUDA_LANES))
     with jax.default_device("cpu"):  # by its name
         np.testing.assert_array_equal(several(clip, SOUP), triangle_ids(clip, SOUP, H, W, rasterizer="warp"))
@@ -400,7 +400,7 @@ def test_the_warp_kernel_compiles_for_cuda_without_a_device(tmp_path):
     import warp
 
     get_rasterizer("warp")
-    module = sys.modules["facerig_jax.geometry.raster_warp"]._draw.module
+    module = sys.modules["facerig_jax.raster.warp_backend"]._draw.module
     warp.compile_aot_module(module, arch=75, use_ptx=True, module_dir=tmp_path)
     (ptx,) = tmp_path.glob("*.ptx")
     assert b"atom.global.min.s64" in ptx.read_bytes()

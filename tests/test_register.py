@@ -13,11 +13,10 @@ import scipy.spatial
 from test_mesh import sphere
 
 from facerig_jax.data.registered import read_registered
-from facerig_jax.data.synthetic import SubjectConfig, make_subject
 from facerig_jax.detect.landmarks import POINTS7
 from facerig_jax.evaluate.vertex import vertex_error
-from facerig_jax.export.mesh_files import write_ply, write_points7
 from facerig_jax.head import landmark_positions, load_head, vertices
+from facerig_jax.io.mesh_files import write_ply, write_points7
 from facerig_jax.register import RegisterConfig, Scan, register_scan
 from facerig_jax.register.detail import normal_detail
 from facerig_jax.register.files import read_registration, write_registration
@@ -27,6 +26,7 @@ from facerig_jax.register.picture import registration_picture
 from facerig_jax.register.points import scan_landmarks
 from facerig_jax.register.resample import ScannerConfig, resample
 from facerig_jax.register.scan import check_scan, prepare
+from facerig_jax.synthetic.subject import SubjectConfig, make_subject
 
 ROOT = Path(__file__).parents[1]
 BAR_MM = 0.5

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from test_mesh import sphere, sphere_in_image
 
-from facerig_jax.geometry import render
 from facerig_jax.numerics import srgb_to_linear
+from facerig_jax.raster import render
 
 SIZE, RADIUS = 64, 25.0
 

@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 from jax.test_util import check_grads
 
 import facerig_jax
+from facerig_jax.head.coarse import thin
 from facerig_jax.head.model import landmark_positions, vertices
-from facerig_jax.head.thin import thin
-from facerig_jax.networks.rig_parts import WEIGHT_RANGE
-from facerig_jax.rig.decode import (
+from facerig_jax.inorig.decode import (
     IDENTITY_MM,
     RigCode,
     blend_albedo,
@@ -24,8 +23,9 @@ from facerig_jax.rig.decode import (
     shade_albedo,
     texel_networks,
 )
+from facerig_jax.inorig.space import RigSpace
+from facerig_jax.networks.rig_parts import WEIGHT_RANGE
 from facerig_jax.rig.frozen import freeze, linearize, neural_mesh
-from facerig_jax.rig.space import RigSpace
 from facerig_jax.types import RigWeights
 
 SIZES = tiny.SIZES

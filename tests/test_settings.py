@@ -6,7 +6,7 @@ import json
 import pytest
 
 from facerig_jax.config import BASE, PAPER, LearnedConfig
-from facerig_jax.settings import from_plain, to_plain, with_overrides
+from facerig_jax.io.serialize import from_plain, to_plain, with_overrides
 
 
 @pytest.mark.parametrize("config", [BASE, PAPER])

@@ -7,21 +7,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from subjects import CONFIG, small_head, small_params, subject
+from helpers.subjects import CONFIG, small_head, small_params, subject
 from test_mesh import sphere
 
 import facerig_jax
 from facerig_jax.config import Hyper, as_arrays
 from facerig_jax.detect.landmarks import LANDMARKS68
 from facerig_jax.evaluate.vertex import vertex_error
+from facerig_jax.fit import residuals as terms
+from facerig_jax.fit.levenberg_marquardt import Normal, hold, levenberg_marquardt, normal_of_views, solve_damped
+from facerig_jax.fit.linear_points import PointModel, dense_landmark_model, evaluate, surface_model
+from facerig_jax.fit.parameters import Unknowns, flatten, unflatten
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.geometry.rotation import euler_to_matrix
 from facerig_jax.head.model import landmark_positions
 from facerig_jax.head.topology import ordered_rings, tangent_stencil
-from facerig_jax.solve import terms
-from facerig_jax.solve.gauss_newton import Normal, hold, levenberg_marquardt, normal_of_views, solve_damped
-from facerig_jax.solve.points import PointModel, dense_landmark_model, evaluate, surface_model
-from facerig_jax.solve.unknowns import Unknowns, flatten, unflatten
 
 SIZE = 32
 N_VIEWS, N_IDENTITY, N_ALBEDO, N_EXPRESSION, N_POINTS = 2, 3, 2, 2, 7

@@ -6,16 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from subjects import PHOTOS, SIZE, small_head, subject
+from helpers.subjects import PHOTOS, SIZE, small_head, subject
 
 import facerig_jax
-from facerig_jax.data.detected import imitate_landmarks
 from facerig_jax.data.subjects import HELD_OUT_SEED, VALIDATION_SEED
-from facerig_jax.data.synthetic import TRAIN, SyntheticSource, make_subject, training_seed
-from facerig_jax.data.synthetic_cover import draw_glasses, put_before, put_on
-from facerig_jax.data.synthetic_light import lit_by
-from facerig_jax.data.synthetic_noise import spots, value_noise
-from facerig_jax.data.synthetic_people import (
+from facerig_jax.geometry.camera import project, to_image
+from facerig_jax.geometry.light import sh_basis, shade
+from facerig_jax.head.model import landmark_positions, vertices
+from facerig_jax.synthetic.cover import draw_glasses, put_before, put_on
+from facerig_jax.synthetic.imitated_landmarks import imitate_landmarks
+from facerig_jax.synthetic.light import lit_by
+from facerig_jax.synthetic.noise import spots, value_noise
+from facerig_jax.synthetic.people import (
     CONFLICTS,
     NEED_OPEN_JAW,
     move,
@@ -25,13 +27,11 @@ from facerig_jax.data.synthetic_people import (
     smooth_displacement,
     stretched,
 )
-from facerig_jax.data.synthetic_placement import draw_placement, place
-from facerig_jax.data.synthetic_plain import random_light
-from facerig_jax.data.synthetic_sensor import compress
-from facerig_jax.data.synthetic_wear import draw_wear, make_shell
-from facerig_jax.geometry.camera import project, to_image
-from facerig_jax.geometry.light import sh_basis, shade
-from facerig_jax.head.model import landmark_positions, vertices
+from facerig_jax.synthetic.placement import draw_placement, place
+from facerig_jax.synthetic.plain import random_light
+from facerig_jax.synthetic.sensor import compress
+from facerig_jax.synthetic.subject import TRAIN, SyntheticSource, make_subject, training_seed
+from facerig_jax.synthetic.wear import draw_wear, make_shell
 
 KEY = jax.random.key(8)
 

@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from facerig_jax.data.synthetic import SubjectConfig, make_view
-from facerig_jax.export import texture as module
+from facerig_jax import texture as module
+from facerig_jax.fit import status as codes
 from facerig_jax.geometry.light import ambient_light, sh_basis, solve_light
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.geometry.rotation import euler_to_matrix, rotate
 from facerig_jax.geometry.sampling import bilinear
-from facerig_jax.geometry.visibility import visible
 from facerig_jax.head.model import albedo, neutral
 from facerig_jax.numerics import linear_to_srgb, srgb_to_linear
-from facerig_jax.solve import status as codes
+from facerig_jax.raster.visibility import visible
+from facerig_jax.synthetic.subject import SubjectConfig, make_view
 from facerig_jax.types import Crop, Rig, Views
 
 SIZE, PHOTO, VIEWS = 512, 256, 3
@@ -88,7 +88,7 @@ def test_nothing_of_the_background_comes_in(head):
 def paint_ground(head, rig, views, images, number):
     """One photo with everything but the head replaced by green."""
     from facerig_jax.geometry.camera import project, to_image
-    from facerig_jax.geometry.visibility import BACKGROUND_DEPTH, depth_map
+    from facerig_jax.raster.visibility import BACKGROUND_DEPTH, depth_map
 
     posed = to_image(project(rig.neutral, views.pose[number], views.inverse_distance[number]), PHOTO, PHOTO)
     ground = np.asarray(depth_map(posed[None], head.faces, PHOTO, PHOTO)[0]) <= BACKGROUND_DEPTH

@@ -16,20 +16,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 from experiments import cli
 from experiments.train import prepare
-from facerig_jax.data.synthetic_config import SubjectConfig
 from facerig_jax.networks.weights import read_weights, write_weights
+from facerig_jax.synthetic.presets import SubjectConfig
 from facerig_jax.training.checkpoints import Checkpoints, digest
 from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
 from facerig_jax.training.examples import view_mask
 from facerig_jax.training.loop import Stopped, batch_numbers, is_done, make_batch, make_examples, train
 from facerig_jax.training.objective import make_teacher
-from facerig_jax.training.records import METRICS, open_workdir, read_metrics
 from facerig_jax.training.sources import FirstOf, InTurn, make_sources
-from facerig_jax.training.update import init_state, make_mesh, make_update, to_tree, to_vector
+from facerig_jax.training.train_step import init_state, make_mesh, make_update, to_tree, to_vector
+from facerig_jax.training.workdir import METRICS, open_workdir, read_metrics
 
 # Of a damaged checkpoint Orbax reads the other arrays on while its event loop closes; tensorstore then reports, or not,
 # a RuntimeError that nobody can catch.

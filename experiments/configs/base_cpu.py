@@ -13,7 +13,7 @@ neutral counts more here; untrained step sizes make the neutral worse (1.06 of t
 import dataclasses
 
 from facerig_jax.config import BASE
-from facerig_jax.data.synthetic import TRAIN
+from facerig_jax.synthetic.subject import TRAIN
 from facerig_jax.training.config import NEUTRAL_FIRST, DataConfig, OptimizerConfig, TrainConfig
 
 

@@ -29,7 +29,7 @@ that network's passes but the last:
 import dataclasses
 
 from facerig_jax.config import BASE, FitConfig, FlowConfig
-from facerig_jax.data.synthetic import HARD, TRAIN
+from facerig_jax.synthetic.subject import HARD, TRAIN
 from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
 
 # How the fit goes on from the network's points: finer, with fewer steps than the classical solver (BUILD_NOTES).

@@ -27,7 +27,7 @@ before knew of the basis' own people, and most of what this one learnt.
 import dataclasses
 
 from experiments.configs import flow_cpu
-from facerig_jax.data.synthetic import HARD_VARIED, TRAIN_VARIED
+from facerig_jax.synthetic.subject import HARD_VARIED, TRAIN_VARIED
 from facerig_jax.training.config import TrainConfig
 
 

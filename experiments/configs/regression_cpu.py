@@ -16,7 +16,7 @@ and hours are needed than for a network that is told where points are.
 import dataclasses
 
 from facerig_jax.config import BASE
-from facerig_jax.data.synthetic import HARD, TRAIN
+from facerig_jax.synthetic.subject import HARD, TRAIN
 from facerig_jax.training.config import NEUTRAL_FIRST, DataConfig, OptimizerConfig, TrainConfig
 
 

@@ -6,7 +6,7 @@
 goes on from experiments/resume.npz, where this stands. 2.4 M parameters besides the flow network, crops of 128 px, 1 to
 4 photos of TRAIN, HARD, TRAIN_VARIED and HARD_VARIED people in turn, landmarks by the detector. The start is the
 whole fit that ships; the stages compare the detector's points where the flow network sees them
-(solve.observe.see_anew), and their encoders see how far it says that each vertex is off. What makes it quick is a
+(fit.preprocess.see_anew), and their encoders see how far it says that each vertex is off. What makes it quick is a
 whole batch at once: no loop around the gradient (microbatch = batch).
 
 2026-11-27, one core: 894 people in 33 minutes; 700 updates of 4 people on the first stage (1.25 s each), 250 on two
@@ -21,7 +21,7 @@ import dataclasses
 
 from experiments.configs import flow_cpu, warm_cpu
 from facerig_jax.config import FlowConfig
-from facerig_jax.data.synthetic import HARD, HARD_VARIED, TRAIN, TRAIN_VARIED
+from facerig_jax.synthetic.subject import HARD, HARD_VARIED, TRAIN, TRAIN_VARIED
 from facerig_jax.training.config import OptimizerConfig, TrainConfig
 
 

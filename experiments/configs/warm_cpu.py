@@ -18,7 +18,7 @@ gain nothing, so the first stage at 128 px is near its end with this many subjec
 import dataclasses
 
 from facerig_jax.config import BASE, FitConfig
-from facerig_jax.data.synthetic import TRAIN
+from facerig_jax.synthetic.subject import TRAIN
 from facerig_jax.training.config import NEUTRAL_FIRST, DataConfig, OptimizerConfig, TrainConfig
 
 

@@ -21,13 +21,14 @@ from pathlib import Path
 import numpy as np
 
 from facerig_jax.data.landmark_files import detect_landmarks, landmarks_beside, read_landmarks, rescale
-from facerig_jax.data.meshes import MESH_SUFFIXES, Mesh, read_mesh, read_points
-from facerig_jax.data.photos import InputError, find_inputs, pad_to_bucket, read_photo
+from facerig_jax.data.photos import find_inputs, pad_to_bucket, read_photo
 from facerig_jax.data.registered import Registered, find_file, read_registered
 from facerig_jax.data.scans import NEUTRAL_STEM, REGISTERED_STEM
 from facerig_jax.data.subjects import Subject
 from facerig_jax.detect import load_detector
 from facerig_jax.geometry.alignment import similarity
+from facerig_jax.io.files import InputError
+from facerig_jax.io.meshes import MESH_SUFFIXES, Mesh, read_mesh, read_points
 from facerig_jax.types import HeadModel
 
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from facerig_jax.data.photos import InputError, pad_to_bucket, read_photo
+from facerig_jax.data.photos import pad_to_bucket, read_photo
 from facerig_jax.detect import detect
-from facerig_jax.export.files import atomic_write
+from facerig_jax.io.files import InputError, atomic_write
 
 if TYPE_CHECKING:
     from facerig_jax.data.folders import FileSource

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facerig_jax.export.files import optional_import
+from facerig_jax.io.files import InputError, optional_import
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
@@ -33,10 +33,6 @@ ORIENTATIONS = {
     8: "ROTATE_90",
 }
 ALLOWED = f"photos ({' '.join(PHOTO_SUFFIXES)}) or one video ({' '.join(VIDEO_SUFFIXES)})"
-
-
-class InputError(ValueError):
-    """An input that cannot be used; the message is one sentence naming the file and what is allowed."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from facerig_jax.data.meshes import MESH_SUFFIXES, read_mesh
-from facerig_jax.data.photos import InputError
-from facerig_jax.export.arrays import check_arrays, load_arrays, save_arrays
+from facerig_jax.io.arrays import check_arrays, load_arrays, save_arrays
+from facerig_jax.io.files import InputError
+from facerig_jax.io.meshes import MESH_SUFFIXES, read_mesh
 from facerig_jax.types import HeadModel
 
 SCHEMA_VERSION = 1

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from facerig_jax.data.meshes import MESH_SUFFIXES, Mesh, read_mesh, read_points
-from facerig_jax.data.photos import InputError
+from facerig_jax.io.files import InputError
+from facerig_jax.io.meshes import MESH_SUFFIXES, Mesh, read_mesh, read_points
 
 NEUTRAL_STEM, REGISTERED_STEM = "neutral", "registered"
 # Landmark files of a scan `stem`, in this order; the last three only of the neutral one.

@@ -31,9 +31,10 @@ from facerig_jax.data.folders import (
     make_source,
 )
 from facerig_jax.data.landmark_files import landmarks_beside
-from facerig_jax.data.photos import PHOTO_SUFFIXES, InputError
+from facerig_jax.data.photos import PHOTO_SUFFIXES
 from facerig_jax.data.registered import find_file
 from facerig_jax.data.scans import REGISTERED_STEM, ScanFiles
+from facerig_jax.io.files import InputError
 from facerig_jax.types import HeadModel
 
 NEUTRAL = "N"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from facerig_jax.data.photos import MIN_SIDE, InputError, Photo
-from facerig_jax.export.files import optional_import
-from facerig_jax.export.pictures import fit_within
+from facerig_jax.data.photos import MIN_SIDE, Photo
+from facerig_jax.io.files import InputError, optional_import
+from facerig_jax.report.pictures import fit_within
 
 QUIET = ("-v", "error", "-nostdin")
 SQUARE = "scale=iw*sar:ih"  # Pixels that are not square are made so.

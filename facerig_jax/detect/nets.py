@@ -1,7 +1,7 @@
 """Forward passes of the two nets: BlazeFace short-range (arXiv:1907.05047) and the face-mesh net (arXiv:1907.06724).
 
 Both are a strided convolution followed by BlazeBlocks: x -> act(pool(x) + pointwise(depthwise(x))). The weights come
-from MediaPipe's .tflite files through `experiments/convert_detector.py`; kernels are HWIO, biases and slopes (C,).
+from MediaPipe's .tflite files through `experiments/build/detector.py`; kernels are HWIO, biases and slopes (C,).
 """
 
 from __future__ import annotations

@@ -9,13 +9,13 @@ import optax
 from flax import struct
 
 from facerig_jax.config import EnergyWeights, LearnedConfig
-from facerig_jax.energies.table import Observed, measure
 from facerig_jax.geometry.camera import to_image
-from facerig_jax.geometry.visibility import visible
+from facerig_jax.inorig.decode import DecodedRig, first_rig
+from facerig_jax.inorig.energies import Observed, measure
+from facerig_jax.inorig.stages import begin, light_views, place
+from facerig_jax.inorig.state import FirstGuess, Problem
 from facerig_jax.numerics import HIGHEST
-from facerig_jax.rig.decode import DecodedRig, first_rig
-from facerig_jax.solve.learned import begin, light_views, place
-from facerig_jax.solve.state import FirstGuess, Problem
+from facerig_jax.raster.visibility import visible
 from facerig_jax.types import HeadModel
 
 # Visibility and light are brought up to date, and the identity recorded, PARTS times in each stage.

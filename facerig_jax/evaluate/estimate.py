@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from facerig_jax.api import apply_rig
 from facerig_jax.data.subjects import Subject
-from facerig_jax.evaluate.pictures import landmark_nme, photometric_error
+from facerig_jax.evaluate.image_errors import landmark_nme, photometric_error
 from facerig_jax.evaluate.vertex import deformation_error, vertex_distances, vertex_error
 from facerig_jax.geometry.camera import project, to_image
 from facerig_jax.geometry.crop import to_photo
 from facerig_jax.numerics import masked_mean
+from facerig_jax.rig.apply import apply_rig
 from facerig_jax.types import Crop, Fit, HeadModel
 
 

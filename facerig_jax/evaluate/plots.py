@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 
-from facerig_jax.export.files import atomic_write, optional_import
+from facerig_jax.io.files import atomic_write, optional_import
 
 # Okabe and Ito's colours, told apart by the colour-blind too; beyond them, line styles.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A8A")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from facerig_jax.evaluate.statistics import paired_difference, summarise
-from facerig_jax.export.files import atomic_write
+from facerig_jax.io.files import atomic_write
 
 KEYS = ("subject", "method", "views")
 # Text columns; all others are numbers.

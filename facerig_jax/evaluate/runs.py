@@ -12,13 +12,13 @@ from facerig_jax.api import fit_rig
 from facerig_jax.config import EnergyWeights, FitConfig, Hyper, LearnedConfig
 from facerig_jax.evaluate.adam import AdamNumbers, neutral_of, solve_adam
 from facerig_jax.evaluate.estimate import Estimate, Photos, estimate_from_fit, place
+from facerig_jax.fit import preprocess as observe
+from facerig_jax.fit import status as codes
 from facerig_jax.geometry.camera import normalized_to_pose
-from facerig_jax.geometry.visibility import visible
+from facerig_jax.inorig.decode import decode, working_albedo
+from facerig_jax.inorig.stages import begin, finish_stage, optimise, solve_learned, stage_space
 from facerig_jax.numerics import HIGHEST, srgb_to_linear
-from facerig_jax.rig.decode import decode, working_albedo
-from facerig_jax.solve import observe
-from facerig_jax.solve import status as codes
-from facerig_jax.solve.learned import begin, finish_stage, optimise, solve_learned, stage_space
+from facerig_jax.raster.visibility import visible
 from facerig_jax.types import HeadModel
 
 

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from facerig_jax.detect.landmarks import POINTS7
-from facerig_jax.evaluate.now import (
+from facerig_jax.evaluate.scan_protocols import (
     NOSE_TIP,
     fg2018_rmse,
     nose_tip_of_scan,
     now_distances,
     point_to_plane_rmse,
 )
-from facerig_jax.export.mesh_files import submesh
 from facerig_jax.head.model import landmark_positions
+from facerig_jax.io.mesh_files import submesh
 from facerig_jax.types import HeadModel
 
 

@@ -45,7 +45,7 @@ def export_rig(rig, path, head=None, texture=None) -> None:
     if suffix == ".ply":
         return _write_ply(path, rig, head)
     if texture is None:
-        from facerig_jax.export.texture import albedo_texture
+        from facerig_jax.texture import albedo_texture
 
         texture = albedo_texture(head, rig)
     if suffix == ".obj":
@@ -58,8 +58,8 @@ def export_rig(rig, path, head=None, texture=None) -> None:
 def _write_ply(path, rig, head) -> None:
     import numpy as np
 
-    from facerig_jax.export.mesh_files import submesh, write_ply
-    from facerig_jax.geometry.render import to_uint8
+    from facerig_jax.io.mesh_files import submesh, write_ply
+    from facerig_jax.raster.render import to_uint8
     from facerig_jax.rig.frozen import rest_albedo
 
     index, faces = submesh(head.faces, np.asarray(head.part) == 0)
@@ -70,8 +70,8 @@ def _write_ply(path, rig, head) -> None:
 def _write_obj(path, rig, head, texture) -> None:
     import numpy as np
 
-    from facerig_jax.export.files import write_image
-    from facerig_jax.export.mesh_files import submesh, write_obj
+    from facerig_jax.io.files import write_image
+    from facerig_jax.io.mesh_files import submesh, write_obj
 
     polygons = np.asarray(head.quads) if len(head.quads) else np.asarray(head.faces)
     index, polygons = submesh(polygons, np.asarray(head.part) == 0)

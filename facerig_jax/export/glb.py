@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from facerig_jax.checks import check_shape
-from facerig_jax.export.files import atomic_write, encode_image, optional_import
+from facerig_jax.io.files import atomic_write, encode_image, optional_import
 from facerig_jax.rig.frozen import linearize
 from facerig_jax.types import HeadModel, Rig
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from facerig_jax.export.arrays import check_arrays, require_arrays
+from facerig_jax.io.arrays import check_arrays, require_arrays
 from facerig_jax.types import NeuralRig, RigWeights
 
 SHAPES = {"neural/first": ("N", "K"), "neural/second": ("N", "N"), "neural/uv": ("P", 2)}

@@ -15,7 +15,7 @@ rig.npz, schema_version 2 (float32 unless said otherwise)
   and, when the head was given: faces (F, 3) int32, quads (Q, 4) int32, uv (P, 2) with v up, part (P,) int32
   (0 skin, 1 eyeballs, 2 teeth, tongue and mouth interior)
 
-  A learned rig has besides (rig.decode is how they are used; a linear approximation of it is in rig.glb):
+  A learned rig has besides (inorig.decode is how they are used; a linear approximation of it is in rig.glb):
   neural/first       (N, K), neural/second (N, N), N >= M: weights of the modes are
                      [code +] gain tanh(second tanh(first code))
   neural/named_codes () bool, whether the code itself is added there
@@ -38,15 +38,15 @@ views.npz, schema_version 1
   crop_scale         (V,) crop pixels per photo pixel
   crop_offset        (V, 2) photo position (u, v) of the crop's pixel (0, 0)
   landmarks          (V, L, 3) detected points, photo pixels
-  status             (V,) int32, see solve.status
+  status             (V,) int32, see fit.status
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from facerig_jax.export.arrays import check_arrays, load_arrays, require_arrays, save_arrays
 from facerig_jax.export.neural_file import neural_arrays, read_neural
+from facerig_jax.io.arrays import check_arrays, load_arrays, require_arrays, save_arrays
 from facerig_jax.types import Crop, HeadModel, Rig, Views
 
 SCHEMA_VERSION, VIEWS_VERSION = 2, 1

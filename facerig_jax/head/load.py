@@ -15,7 +15,7 @@ from facerig_jax.types import HeadModel, LandmarkCalibration, LandmarkEmbedding
 SCHEMA_VERSION = 1
 ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = {"makehuman": "makehuman_head.npz"}
-# How the shipped detector's points differ from the embedded head's: written by experiments.calibrate_landmarks.
+# How the shipped detector's points differ from the embedded head's: written by experiments.build.landmark_calibration.
 CALIBRATION_FILE = "landmark_calibration.npz"
 
 
@@ -26,7 +26,7 @@ def load_head(name_or_path: str | Path = "makehuman") -> HeadModel:
 
     Args:
       name_or_path: 'makehuman', the head that comes with the package, or the path of a file written by
-        `python -m experiments.build_head`. For other models see `load_published_form`.
+        `python -m experiments.build.head`. For other models see `load_published_form`.
 
     Returns:
       HeadModel in millimetres.

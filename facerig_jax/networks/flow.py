@@ -52,7 +52,7 @@ class FlowNet(nn.Module):
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Offsets (B, S / 2, S / 2, 2) mm and the logarithms of their expected lengths' errors (B, S / 2, S / 2), mm.
 
-        x: (B, S, S, C) of `solve.flow.flow_maps`.
+        x: (B, S, S, C) of `fit.correspondences.flow_maps`.
         """
         size, (finest, *coarser) = x.shape[1] // 2, self.widths
         place = self.param("place", nn.initializers.zeros, (size, size, self.place))

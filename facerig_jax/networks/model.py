@@ -35,11 +35,11 @@ from facerig_jax.networks.flow import GROUPS, FlowNet
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # The three numbers that a view's UV map appends to the features: the vertex's position.
 N_POSITION = 3
-# What the solver adds to them where it starts from a fit, see solve.learned.find_clues.
+# What the solver adds to them where it starts from a fit, see inorig.stages.find_clues.
 N_CLUES = 16
 # And what the flow network says to them, where there is one.
 N_OFFSETS = 3
-# Channels of the maps that the flow network sees, see solve.flow.flow_maps.
+# Channels of the maps that the flow network sees, see fit.correspondences.flow_maps.
 N_FLOW = 17
 N_STEPS = 4
 # The backbone behind each pyramid.
@@ -75,7 +75,7 @@ def image_modules(config: NetworkConfig) -> dict[str, nn.Module]:
 
 
 def flow_module(config: FlowConfig) -> FlowNet:
-    """The network of `solve.flow`."""
+    """The network of `fit.correspondences`."""
     return FlowNet(config.widths, config.place)
 
 

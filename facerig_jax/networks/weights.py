@@ -16,8 +16,8 @@ import jax
 import numpy as np
 
 from facerig_jax.config import LearnedConfig
+from facerig_jax.io.serialize import from_plain, to_plain
 from facerig_jax.networks.model import check_params, parameter_shapes
-from facerig_jax.settings import from_plain, to_plain
 
 SCHEMA_VERSION = 1
 # The trained weights that ship; their settings are in them.

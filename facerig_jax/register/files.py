@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from facerig_jax.data.registered import SCHEMA_VERSION, save_registered
-from facerig_jax.export.arrays import check_arrays, load_arrays
-from facerig_jax.export.files import write_image
-from facerig_jax.export.mesh_files import write_ply
+from facerig_jax.io.arrays import check_arrays, load_arrays
+from facerig_jax.io.files import write_image
+from facerig_jax.io.mesh_files import write_ply
 from facerig_jax.register.picture import registration_picture
 from facerig_jax.register.register import STATISTICS, Registration
 from facerig_jax.register.scan import Scan

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg
 import scipy.spatial
 
-from facerig_jax.evaluate.now import procrustes
+from facerig_jax.evaluate.scan_protocols import procrustes
 from facerig_jax.register.scan import Surface, vertex_normals
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from facerig_jax.export.pictures import grid, heat_map
-from facerig_jax.geometry.render import render_geometry, render_mesh, to_uint8
 from facerig_jax.numerics import srgb_to_linear
+from facerig_jax.raster.render import render_geometry, render_mesh, to_uint8
 from facerig_jax.register.register import SKIN, Registration
 from facerig_jax.register.scan import Scan
+from facerig_jax.report.pictures import grid, heat_map
 from facerig_jax.types import HeadModel
 
 YAWS = (0.0, 50.0)

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.spatial
 
 from facerig_jax.detect.landmarks import POINTS7
-from facerig_jax.evaluate.surface import triangle_normals
+from facerig_jax.geometry.surface_distance import triangle_normals
 from facerig_jax.head.model import landmark_positions
 from facerig_jax.register.scan import Scan
 from facerig_jax.types import HeadModel

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse
 import scipy.spatial
 
-from facerig_jax.evaluate.surface import closest_on, triangle_normals
+from facerig_jax.geometry.surface_distance import closest_on, triangle_normals
 
 # Neighbours by which a cloud's normals and borders are judged. A point is on the border when their centre lies off it
 # by more than this share of their mean distance: 0.55 to 0.6 on a straight rim, and for 99 % of random points inside

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from facerig_jax.config import LearnedConfig
+from facerig_jax.inorig.decode import DecodedRig, displace, mode_weights, shade_albedo
 from facerig_jax.numerics import srgb_to_linear
-from facerig_jax.rig.decode import DecodedRig, displace, mode_weights, shade_albedo
 from facerig_jax.types import HeadModel, NeuralRig, Rig
 
 

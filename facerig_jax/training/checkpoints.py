@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from facerig_jax.training.update import TrainState
+from facerig_jax.training.train_step import TrainState
 
 
 class Checkpoints:

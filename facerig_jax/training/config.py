@@ -9,7 +9,7 @@ import jax
 from flax import struct
 
 from facerig_jax.config import BASE, LearnedConfig
-from facerig_jax.data.synthetic import SubjectConfig
+from facerig_jax.synthetic.subject import SubjectConfig
 
 TASKS = ("fit", "pose", "flow")
 SCHEDULES = ("cosine", "constant")

@@ -13,8 +13,8 @@ import numpy as np
 
 from facerig_jax.checks import check_choice
 from facerig_jax.data.subjects import Source, Subject
-from facerig_jax.export.files import atomic_write
-from facerig_jax.settings import to_plain
+from facerig_jax.io.files import atomic_write
+from facerig_jax.io.serialize import to_plain
 from facerig_jax.training.config import DataConfig, TrainConfig
 from facerig_jax.training.objective import (
     Example,

@@ -18,15 +18,14 @@ from jax.sharding import Mesh
 from facerig_jax.config import EnergyWeights
 from facerig_jax.data.subjects import Source
 from facerig_jax.detect import load_detector
-from facerig_jax.export.files import atomic_write
+from facerig_jax.io.files import atomic_write
 from facerig_jax.networks.model import init_params
 from facerig_jax.networks.weights import read_weights, write_weights
 from facerig_jax.training.checkpoints import Checkpoints
 from facerig_jax.training.config import DataConfig, TrainConfig
 from facerig_jax.training.examples import Examples
 from facerig_jax.training.objective import Example, Teacher, example_loss, make_teacher, prepared_models
-from facerig_jax.training.records import DONE, WEIGHTS, Records, open_workdir
-from facerig_jax.training.update import (
+from facerig_jax.training.train_step import (
     MAX_SKIPPED,
     TrainState,
     init_state,
@@ -37,6 +36,7 @@ from facerig_jax.training.update import (
     to_tree,
 )
 from facerig_jax.training.vary import vary
+from facerig_jax.training.workdir import DONE, WEIGHTS, Records, open_workdir
 from facerig_jax.types import HeadModel
 
 # Sources with more subjects than this are drawn as they are needed, this many at a time.

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from facerig_jax.energies.landmark import contour_is_hidden, landmark68_points
 from facerig_jax.geometry.alignment import similarity
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.head.model import landmark_positions
+from facerig_jax.inorig.landmark_energy import contour_is_hidden, landmark68_points
 from facerig_jax.numerics import masked_mean, normalize, safe_norm
 from facerig_jax.types import LandmarkEmbedding
 

@@ -11,24 +11,24 @@ from flax import struct
 from facerig_jax.checks import check_choice
 from facerig_jax.config import EnergyWeights, LearnedConfig
 from facerig_jax.data.subjects import Subject
-from facerig_jax.energies.table import Observed, uses_dense
+from facerig_jax.fit.correspondences import flow_maps, flow_tables
+from facerig_jax.fit.linear_points import dense_landmark_model, landmark68_model
+from facerig_jax.fit.parameters import Unknowns
+from facerig_jax.fit.pipeline import landmark_pose
+from facerig_jax.fit.preprocess import find_landmarks, look
+from facerig_jax.fit.residuals import LandmarkData
 from facerig_jax.geometry.camera import from_image, normalized_to_pose, project, to_image
 from facerig_jax.geometry.crop import to_crop
 from facerig_jax.geometry.mesh import vertex_normals
-from facerig_jax.geometry.uv_tables import UVTable, vertex_to_uv
+from facerig_jax.head.coarse import thin, thin_index
 from facerig_jax.head.model import landmark_positions, neutral
-from facerig_jax.head.thin import thin, thin_index
+from facerig_jax.inorig.energies import Observed, uses_dense
+from facerig_jax.inorig.space import make_tables
+from facerig_jax.inorig.stages import solve_learned
+from facerig_jax.inorig.state import FirstGuess
 from facerig_jax.networks.model import apply, flow_module, normalize_images, regress_pose
 from facerig_jax.numerics import HIGHEST, masked_mean, safe_norm, srgb_to_linear
-from facerig_jax.rig.space import make_tables
-from facerig_jax.solve.classical import landmark_pose
-from facerig_jax.solve.flow import flow_maps, flow_tables
-from facerig_jax.solve.learned import solve_learned
-from facerig_jax.solve.observe import find_landmarks, look
-from facerig_jax.solve.points import dense_landmark_model, landmark68_model
-from facerig_jax.solve.state import FirstGuess
-from facerig_jax.solve.terms import LandmarkData
-from facerig_jax.solve.unknowns import Unknowns
+from facerig_jax.raster.uv import UVTable, vertex_to_uv
 from facerig_jax.training import losses
 from facerig_jax.training.config import TASKS, LossWeights, TrainConfig
 from facerig_jax.types import HeadModel
@@ -110,7 +110,7 @@ class Target:
 class FlowExample:
     """A subject as the flow network sees it, with the truth that it is held to.
 
-    maps:   (V, S, S, N_FLOW) float16, of solve.flow.flow_maps.
+    maps:   (V, S, S, N_FLOW) float16, of fit.correspondences.flow_maps.
     offset: (V, S / 2, S / 2, 2) float16 mm, how far the fit is off: to the right and up, see there.
     known:  (V, S / 2, S / 2) bool, texels of the face whose truth is known, in views that count.
     """

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from facerig_jax.data.folders import SourceConfig, folder_source
 from facerig_jax.data.subjects import VALIDATION_SEED, Source, Subject
-from facerig_jax.data.synthetic import SyntheticSource, training_seed
 from facerig_jax.detect import load_detector
+from facerig_jax.synthetic.subject import SyntheticSource, training_seed
 from facerig_jax.training.config import TrainConfig
 from facerig_jax.types import HeadModel
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from facerig_jax.solve.flow import MAX_COLOUR, MIN_DEVIATION
+from facerig_jax.fit.correspondences import MAX_COLOUR, MIN_DEVIATION
 from facerig_jax.training.objective import FlowExample
 
-# Channels of solve.flow.flow_maps.
+# Channels of fit.correspondences.flow_maps.
 COLOUR, INSIDE, SEEN, POSITION, NORMAL, RESIDUAL, MEAN, DEVIATION = (
     slice(0, 3),
     slice(3, 4),

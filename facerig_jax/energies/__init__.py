@@ -1,1 +1,0 @@
-"""The method's energies: landmark, feature-metric and photometric, as pure functions."""

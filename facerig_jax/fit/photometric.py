@@ -1,0 +1,167 @@
+"""Colours as the classical solver sees them: which vertices it compares, in blurred crops, and what each counts for."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from facerig_jax.config import FitConfig, Hyper
+from facerig_jax.fit import residuals as terms
+from facerig_jax.fit.linear_points import evaluate, surface_model
+from facerig_jax.fit.parameters import Unknowns
+from facerig_jax.geometry.camera import project, to_image
+from facerig_jax.geometry.light import ambient_light, solve_light
+from facerig_jax.geometry.rotation import euler_to_matrix, rotate
+from facerig_jax.geometry.sampling import bilinear
+from facerig_jax.head.model import vertices
+from facerig_jax.numerics import normalize
+from facerig_jax.raster.visibility import visible
+from facerig_jax.types import HeadModel
+
+# Vertices seen at a cosine below the first number carry no photometric weight, above the second full weight.
+GRAZING = (0.15, 0.5)
+# Regions whose albedo detail is `Hyper.feature_detail` larger.
+FEATURES = ("brows", "eyelids", "eyes", "lips")
+# Darkest light level (linear RGB) that residuals are divided by.
+MIN_BRIGHTNESS = 0.02
+
+
+@struct.dataclass
+class Observed:
+    """What the solver looks at.
+
+    image:     (V, S, S, 3) crops, linear RGB in [0, 1].
+    inside:    (V, S, S) 1 where the crop lies inside its photo.
+    landmarks: (V, L, 3) crop pixels, z towards the camera.
+    weight:    (V, L) landmark weights, 0 for views that do not count.
+    view_mask: (V,) 1 for views that count.
+    """
+
+    image: jax.Array
+    inside: jax.Array
+    landmarks: jax.Array
+    weight: jax.Array
+    view_mask: jax.Array
+
+
+@struct.dataclass
+class Colours:
+    """What the colour term compares at one blur level.
+
+    data:  of n vertices.
+    index: (n,) which vertices of the head they are.
+    fresh: (n,) 0 where an index repeats.
+    """
+
+    data: terms.ColourData
+    index: jax.Array
+    fresh: jax.Array
+
+
+def gaussian_blur(images: jax.Array, sigma) -> jax.Array:
+    """Gaussian blur (px) of square images (..., S, S, C); the border is renormalised."""
+    position = jnp.arange(images.shape[-2], dtype=images.dtype)
+    kernel = jnp.exp(-0.5 * ((position[:, None] - position[None]) / sigma) ** 2)
+    kernel = kernel / kernel.sum(-1, keepdims=True)
+    return jnp.einsum("ij,...jkc,lk->...ilc", kernel, images, kernel)
+
+
+def face_index(head: HeadModel, count: int) -> tuple[jax.Array, jax.Array]:
+    """About `count` face-region vertices, evenly strided: indices (n,) and 1 / 0 where an index repeats (n,)."""
+    n_vertices = head.face_mask.shape[0]
+    (order,) = jnp.nonzero(head.face_mask > 0.5, size=n_vertices, fill_value=0)
+    total = jnp.sum(head.face_mask > 0.5)
+    count = min(count, n_vertices)
+    slot = jnp.floor(jnp.linspace(0.0, 1.0, count, endpoint=False) * total).astype(jnp.int32)
+    fresh = jnp.concatenate([jnp.ones(1), (slot[1:] != slot[:-1]).astype(jnp.float32)])
+    return order[slot], fresh
+
+
+def feature_mask(head: HeadModel) -> jax.Array:
+    """(P,) in [0, 1]: where skin gives way to brows, lids, lashes and lips, which no smooth albedo describes."""
+    masks = [jnp.asarray(head.regions[name]) for name in FEATURES if name in head.regions]
+    return functools.reduce(jnp.maximum, masks, jnp.zeros(head.face_mask.shape))
+
+
+def log_albedo(head: HeadModel, index: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Log linear RGB of the vertices `index`: mean (n, 3) and basis (A, n, 3); to first order for a linear albedo."""
+    mean, basis = jnp.asarray(head.albedo_mean)[index], jnp.asarray(head.albedo_basis)[:, index]
+    if head.albedo_space == "log":
+        return mean, basis
+    mean = jnp.maximum(mean, MIN_BRIGHTNESS)
+    return jnp.log(mean), basis / mean[None]
+
+
+def colour_data(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig, blur) -> Colours:
+    """What the colour term compares at one blur level."""
+    index, fresh = face_index(head, config.max_points)
+    image = gaussian_blur(observed.image, blur)
+    model = surface_model(head, index)
+    albedo_mean, albedo_basis = log_albedo(head, index)
+    size = image.shape[1]
+
+    def mean_colour(pose, inverse_distance, expression, image):
+        points = to_image(project(evaluate(model, x.identity, expression)[:, :3], pose, inverse_distance), size, size)
+        return jnp.mean(bilinear(image, points[:, :2]))
+
+    brightness = jax.vmap(mean_colour)(x.pose, x.inverse_distance, x.expression, image)
+    data = terms.ColourData(
+        model=model,
+        albedo_mean=albedo_mean,
+        albedo_basis=albedo_basis,
+        detail=(hyper.albedo_detail + hyper.feature_detail * feature_mask(head)[index])[:, None],
+        image=image,
+        brightness=jax.lax.stop_gradient(jnp.maximum(brightness, MIN_BRIGHTNESS)),
+    )
+    return Colours(data, index, fresh)
+
+
+def light_level(colours: Colours) -> jax.Array:
+    """(V,) constant light coefficient at which the mean albedo is as bright as the photo."""
+    return colours.data.brightness / jnp.mean(jnp.exp(colours.data.albedo_mean))
+
+
+def sample_weight(head, observed, x: Unknowns, colours: Colours, hyper: Hyper) -> jax.Array:
+    """(V, n, 3) photometric weights: visible, not grazing, inside the photo, and robust against outliers and views."""
+    data, index, fresh = colours.data, colours.index, colours.fresh
+    size = observed.image.shape[1]
+    x = jax.lax.stop_gradient(x)
+
+    def one(pose, inverse_distance, expression):
+        posed = to_image(project(vertices(head, x.identity, expression), pose, inverse_distance), size, size)
+        geometry = evaluate(data.model, x.identity, expression)
+        tangents = rotate(euler_to_matrix(pose[:3]), geometry[:, 3:].reshape(-1, 3)).reshape(-1, 2, 3)
+        facing = normalize(jnp.cross(tangents[:, 0], tangents[:, 1]))[:, 2]
+        return posed, facing
+
+    posed, facing = jax.vmap(one)(x.pose, x.inverse_distance, x.expression)
+    seen = visible(posed, head.faces, size)[:, index]
+    inside = jax.vmap(lambda mask, points: bilinear(mask[..., None], points)[:, 0])(
+        observed.inside, posed[:, index, :2]
+    )
+    low, high = GRAZING
+    facing = jnp.clip((facing - low) / (high - low), 0, 1)
+    base = seen * (inside > 0.99) * facing * fresh[None] * observed.view_mask[:, None]
+    residual, _ = terms.colour_terms(x, data)
+    distance = jnp.mean(residual**2, -1) / (hyper.colour**2 + data.detail[None, :, 0] ** 2)
+    weight = base / (1 + distance / hyper.colour_robust**2) ** 2
+    misfit = jnp.sum(weight * distance, -1) / jnp.maximum(jnp.sum(weight, -1), 1e-3)
+    weight = weight / jnp.maximum(misfit / hyper.colour_misfit, 1.0)[:, None]
+    return jax.lax.stop_gradient(jnp.broadcast_to(weight[..., None], residual.shape))
+
+
+def fit_light(x: Unknowns, data: terms.ColourData, weight, level):
+    """Closed-form light (V, 9, 3) at the current shape and albedo, from a start at the expected level."""
+    albedo = terms.point_albedo(x, data)
+    size = data.image.shape[1]
+
+    def one(pose, inverse_distance, expression, image, weight, level, old):
+        geometry = evaluate(data.model, x.identity, expression)
+        points, basis = jax.vmap(lambda g: terms.image_point_and_basis(g, pose, inverse_distance, size))(geometry)
+        start = jnp.where(jnp.all(old == ambient_light()), old * level, old)
+        return solve_light(basis, albedo, bilinear(image, points), weight[:, 0] > 0.05, start, ridge=1e-3)
+
+    return jax.vmap(one)(x.pose, x.inverse_distance, x.expression, data.image, weight, level, x.light)

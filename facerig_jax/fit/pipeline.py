@@ -1,0 +1,258 @@
+"""The classical solver: all photos jointly, by Levenberg-Marquardt on landmarks, then on landmarks and colours."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from facerig_jax.config import FitConfig, Hyper
+from facerig_jax.detect.landmarks import LANDMARKS68
+from facerig_jax.fit import residuals as terms
+from facerig_jax.fit.levenberg_marquardt import levenberg_marquardt
+from facerig_jax.fit.linear_points import dense_landmark_model, landmark68_model
+from facerig_jax.fit.parameters import Unknowns, flatten, unflatten
+from facerig_jax.fit.photometric import Colours, Observed, colour_data, fit_light, light_level, sample_weight
+from facerig_jax.geometry.alignment import similarity
+from facerig_jax.geometry.camera import from_image
+from facerig_jax.geometry.light import ambient_light
+from facerig_jax.geometry.rotation import matrix_to_euler
+from facerig_jax.inorig.landmark_energy import FIXED68
+from facerig_jax.inorig.refine import FIT_RATE, refine
+from facerig_jax.numerics import masked_mean
+from facerig_jax.types import HeadModel
+
+# What takes the landmarks' place once they are fitted: (fit, landmarks) -> points.
+Seek = Callable[[Unknowns, terms.LandmarkData], terms.LandmarkData]
+
+
+def solve_classical(
+    head: HeadModel, observed: Observed, hyper: Hyper, config: FitConfig, seek: Seek | None = None, passes: int = 1
+) -> tuple[Unknowns, dict]:
+    """Fits identity, albedo and every view's pose, expression and light.
+
+    Args:
+      head: morphable head.
+      observed: crops and landmarks.
+      hyper: traced settings.
+      config: static settings.
+      seek: finds better points than the landmarks, from the fit to them (fit.correspondences).
+      passes: how often it looks, each time from the fit to the points that it found before.
+
+    Returns:
+      x: Unknowns.
+      trace: name -> energies at the start of each step, (steps,), (passes, steps) or (stages, steps); and 'identity'
+        (S, I) after the landmarks, each look and each photometric stage.
+    """
+    x = initial(head, observed, hyper, config)
+    data, points, trace = landmark_data(head, observed, hyper, config, hyper.landmark_common), None, {}
+    x, trace["landmark_stage"] = fit_landmarks(head, data, observed, x, hyper, config)
+    path = [x.identity[None]]
+    if seek is not None:
+
+        def look(x, _, landmarks=data):
+            points = seek(x, landmarks)
+            x, energies = fit_landmarks(head, points, observed, x, hyper, config)
+            return x, (points, energies, x.identity)
+
+        x, (seen, trace["point_stages"], found) = jax.lax.scan(look, x, None, passes)
+        data = points = jax.tree.map(lambda value: value[-1], seen)
+        path.append(found)
+    if not config.blur:
+        return x, {**trace, "identity": jnp.concatenate(path)}
+
+    def stage(x, blur):
+        x, energies = fit_colours(head, data, observed, x, hyper, config, blur)
+        return x, (energies, x.identity)
+
+    x, (trace["photometric_stages"], found) = jax.lax.scan(stage, x, jnp.array(config.blur))
+    path.append(found)
+    if config.refine_steps:
+        x = refine_colours(head, data, observed, x, hyper, config)
+        path.append(x.identity[None])
+    trace["identity"] = jnp.concatenate(path)
+    x, trace["expression_stage"] = fit_expressions(head, points, observed, x, hyper, config)
+    return x, trace
+
+
+def initial(head: HeadModel, observed: Observed, hyper: Hyper, config: FitConfig) -> Unknowns:
+    """Mean head, posed by a similarity of its landmarks to the detected ones (with the net's depth)."""
+    size = observed.image.shape[1]
+    n_views = observed.image.shape[0]
+    model, detected, weight = _landmarks(head, observed, config)
+    return Unknowns(
+        identity=jnp.zeros(head.identity_basis.shape[0]),
+        albedo=jnp.zeros(head.albedo_basis.shape[0]),
+        pose=landmark_pose(model.mean, detected, weight, size),
+        inverse_distance=jnp.broadcast_to(hyper.inverse_distance_mean * head.unit_mm, (n_views,)),
+        expression=jnp.zeros((n_views, head.expression_basis.shape[0])),
+        light=jnp.broadcast_to(ambient_light(), (n_views, 9, 3)),
+    )
+
+
+def landmark_pose(mean: jax.Array, detected: jax.Array, weight: jax.Array, size: int) -> jax.Array:
+    """(V, 6) poses by a similarity of mean points (L, 3) to detected ones (V, L, 3) crop px; no gradient."""
+
+    def pose(landmarks, weight):
+        target = jnp.concatenate([from_image(landmarks[:, :2], size, size), landmarks[:, 2:]], -1)
+        fit = similarity(mean, target, jnp.where(jnp.sum(weight) > 0, weight, 1.0))
+        return jnp.concatenate([matrix_to_euler(fit.rotation), fit.scale[None], fit.translation[:2]])
+
+    return jax.lax.stop_gradient(jax.vmap(pose)(detected, weight))
+
+
+def _landmarks(head: HeadModel, observed: Observed, config: FitConfig):
+    """The points that the fit compares: PointModel of L points, detected (V, L, 3) crop px, weight (V, L)."""
+    counted = observed.weight * observed.view_mask[:, None]
+    if config.landmarks == "dense" and head.landmarks_dense is not None:
+        return dense_landmark_model(head), observed.landmarks, counted * head.landmarks_dense.weight[None]
+    chosen = np.array(LANDMARKS68)
+    return landmark68_model(head), observed.landmarks[:, chosen], counted[:, chosen] * FIXED68[None]
+
+
+def landmark_data(
+    head: HeadModel, observed: Observed, hyper: Hyper, config: FitConfig, common=1.0
+) -> terms.LandmarkData:
+    """What the landmark term compares, with the detector's common noise `common` times as strong as measured."""
+    model, detected, weight = _landmarks(head, observed, config)
+    n_points = weight.shape[1]
+    habits = head.dense_calibration if config.landmarks == "dense" else None
+    return terms.LandmarkData(
+        model=model,
+        detected=detected[..., :2],
+        weight=weight,
+        deviation=hyper.landmark_mm * (jnp.ones(n_points) if habits is None else habits.deviation),
+        common=common * (jnp.zeros((1, n_points, 2)) if habits is None else habits.common),
+        unit_mm=head.unit_mm,
+    )
+
+
+def fit_landmarks(
+    head: HeadModel, data: terms.LandmarkData, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig
+):
+    """Levenberg-Marquardt on landmarks and priors. Returns Unknowns and the (steps,) energies."""
+    energy = fit_energy(head, observed, x, jnp.ones(x.n_views), hyper, (data,))
+    return _minimise(energy, x, hyper.damping, config.landmark_steps)
+
+
+def fit_colours(
+    head: HeadModel,
+    landmarks: terms.LandmarkData,
+    observed: Observed,
+    x: Unknowns,
+    hyper: Hyper,
+    config: FitConfig,
+    blur,
+):
+    """Levenberg-Marquardt on landmarks, colours and priors. Returns Unknowns and the (steps,) energies."""
+    colours = colour_data(head, observed, x, hyper, config, blur)
+    level = light_level(colours)
+    x = x.replace(light=fit_light(x, colours.data, sample_weight(head, observed, x, colours, hyper), level))
+    energy = fit_energy(head, observed, x, level, hyper, (landmarks,), colours)
+    return _minimise(energy, x, hyper.damping, config.photometric_steps)
+
+
+def refine_colours(
+    head: HeadModel, landmarks: terms.LandmarkData, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig
+) -> Unknowns:
+    """`config.refine_steps` steps of Adam on the energy of the last colour stage, its weights held."""
+    colours = colour_data(head, observed, x, hyper, config, config.blur[-1])
+    energy = fit_energy(head, observed, x, light_level(colours), hyper, (landmarks,), colours)
+    start = flatten(x)
+    weights = energy.reweigh(start)
+    hessian = jnp.diagonal(energy.linearize(start, weights).hessian)
+    rates = FIT_RATE * jax.lax.rsqrt(jnp.maximum(hessian, 1e-12))
+    return unflatten(refine(lambda vector: energy.value(vector, weights), start, config.refine_steps, rates), x)
+
+
+def fit_expressions(
+    head: HeadModel, points: terms.LandmarkData | None, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig
+):
+    """Expression and pose of every view on its landmarks, with the identity held: what tracking would do.
+
+    While identity was unknown, a detector's common errors had to be allowed for; now they would only blur the motion.
+    Where better points than the landmarks were found, these and the colours keep their say.
+    """
+    noisier = hyper.replace(landmark_mm=hyper.landmark_mm * hyper.tracking_noise)
+    data = landmark_data(head, observed, noisier, config, hyper.tracking_common)
+    moving = jax.tree.map(jnp.zeros_like, x)
+    free = flatten(moving.replace(pose=jnp.ones_like(x.pose), expression=jnp.ones_like(x.expression)))
+    if points is None:
+        energy = fit_energy(head, observed, x, x.light[:, 0].mean(-1), hyper, (data,))
+    else:
+        colours = colour_data(head, observed, x, hyper, config, config.blur[-1])
+        energy = fit_energy(head, observed, x, light_level(colours), hyper, (points, data), colours)
+    return _minimise(energy, x, hyper.damping, config.expression_steps, free)
+
+
+@dataclasses.dataclass(frozen=True)
+class Energy:
+    """What a fit lowers: points, maybe colours, and priors, as functions of the flat unknowns (D,).
+
+    reweigh:   unknowns -> weights, which are held during a step.
+    linearize: (unknowns, weights) -> Normal.
+    value:     (unknowns, weights) -> ().
+    """
+
+    reweigh: Callable
+    linearize: Callable
+    value: Callable
+
+
+def fit_energy(
+    head: HeadModel,
+    observed: Observed,
+    x: Unknowns,
+    level: jax.Array,
+    hyper: Hyper,
+    points: tuple[terms.LandmarkData, ...],
+    colours: Colours | None = None,
+) -> Energy:
+    """The energy of some sets of points, of colours where given, and of the priors; level: (V,) expected light."""
+    size = observed.image.shape[1]
+
+    def reweigh(vector):
+        at = unflatten(vector, x)
+        whiten = tuple(terms.landmark_whitening(at, data) for data in points)
+        return whiten, None if colours is None else sample_weight(head, observed, at, colours, hyper)
+
+    def linearize(vector, weights):
+        at, (whiten, weight) = unflatten(vector, x), weights
+        normal = terms.prior_normal(at, level, hyper, head)
+        for data, white in zip(points, whiten, strict=True):
+            normal = normal + terms.landmark_normal(at, data, white, size)
+        if colours is None:
+            return normal
+        residual, slope = terms.colour_terms(at, colours.data)
+        jacobian = terms.colour_jacobian(at, colours.data)
+        return normal + terms.colour_normal(residual, slope, *jacobian, weight, colours.data.detail, hyper)
+
+    def value(vector, weights):
+        at, (whiten, weight) = unflatten(vector, x), weights
+        total = terms.prior_normal(at, level, hyper, head).energy
+        for data, white in zip(points, whiten, strict=True):
+            total = total + terms.landmark_energy(at, data, white, size)
+        if colours is None:
+            return total
+        return total + terms.colour_energy(*terms.colour_terms(at, colours.data), weight, colours.data.detail, hyper)
+
+    return Energy(reweigh, linearize, value)
+
+
+def _minimise(energy: Energy, x: Unknowns, damping, n_steps: int, free: jax.Array | None = None):
+    """Levenberg-Marquardt; free: (D,) 1 for the unknowns that may change. Returns Unknowns, energies (steps,)."""
+    vector, _, trace = levenberg_marquardt(
+        energy.reweigh, energy.linearize, energy.value, flatten(x), damping, n_steps, free
+    )
+    return unflatten(vector, x), trace
+
+
+def landmark_error(head: HeadModel, observed: Observed, x: Unknowns, config: FitConfig) -> jax.Array:
+    """(V,) mean distance of the fit's landmarks, model to detected, over the size of the detected face."""
+    data = landmark_data(head, observed, Hyper(), config)
+    distance = jnp.linalg.norm(terms.landmark_pixels(x, data, observed.image.shape[1]), axis=-1)
+    extent = jnp.max(jnp.ptp(data.detected, axis=1), -1)
+    return masked_mean(distance, data.weight, axis=-1) / extent

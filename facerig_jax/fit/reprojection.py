@@ -1,0 +1,101 @@
+"""How far the fitted face lies from the detected points, in the image."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from facerig_jax.config import FitConfig
+from facerig_jax.detect import landmarks68_from_dense
+from facerig_jax.detect.landmarks import LANDMARKS68
+from facerig_jax.geometry.camera import project, to_image
+from facerig_jax.geometry.crop import to_crop
+from facerig_jax.head.model import landmark_positions
+from facerig_jax.inorig.energies import Posed, dense_landmarks
+from facerig_jax.numerics import masked_mean
+from facerig_jax.programs import kept
+from facerig_jax.raster.visibility import visible
+from facerig_jax.rig.apply import apply_rig
+from facerig_jax.rig.frozen import blendshape_weights
+from facerig_jax.types import HeadModel, Rig, Views
+
+INNER = slice(17, 68)
+OUTER_EYES = (36, 45)
+
+
+@struct.dataclass
+class Reprojection:
+    """Where the fit puts the face in every view.
+
+    vertices:     (V, P, 3) crop pixels, image frame, z towards the camera.
+    error:        (V,) mean distance of fitted to detected points over the detected outer-eye distance in the image:
+                  those of the 68 iBUG points 17-67 that are visible; fitted points as the detector would report them
+                  (on a head without dense landmarks: its own points).
+    plain_error:  (V,) likewise for the head's own 68 points, without the detector's measured habits.
+    """
+
+    vertices: jax.Array
+    error: jax.Array
+    plain_error: jax.Array
+
+
+def reprojection(head: HeadModel, rig: Rig, views: Views, crop_size: int = FitConfig().crop_size) -> Reprojection:
+    """Projects the rig into its views.
+
+    Args:
+      head: the head the rig was made with.
+      rig: of the person.
+      views: V views.
+      crop_size: side of the crop that the poses refer to, px.
+
+    Returns:
+      Reprojection; the errors of views without a face mean nothing.
+    """
+    return Reprojection(*_reprojection(head, rig, views, crop_size))
+
+
+@kept("crop_size")
+def _reprojection(head: HeadModel, rig: Rig, views: Views, crop_size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The fields of Reprojection, in their order."""
+    placed = place(rig, views)
+    posed = to_image(placed.projected, crop_size, crop_size)
+    seen = visible(posed, head.faces, crop_size).astype(posed.dtype)[..., None]
+    detected = landmarks68_from_dense(to_crop(views.landmarks, views.crop))[:, INNER]
+    eyes = landmarks68_from_dense(to_crop(views.landmarks, views.crop))[:, np.array(OUTER_EYES)]
+    span = jnp.maximum(jnp.linalg.norm(eyes[:, 0] - eyes[:, 1], axis=-1), 1e-3)
+    own = landmark_positions(head.landmarks68, posed)[:, INNER, :2]
+    own_seen = landmark_positions(head.landmarks68, seen)[:, INNER, 0] > 0.5
+
+    def error(points, mask):
+        return masked_mean(jnp.linalg.norm(points - detected, axis=-1), mask, axis=-1) / span
+
+    plain_error = error(own, own_seen)
+    if head.landmarks_dense is None:
+        return posed, plain_error, plain_error
+    order = np.array(LANDMARKS68)[INNER]
+    dense = dense_points(head, rig, views, crop_size)[:, order]
+    trusted = landmark_positions(head.landmarks_dense, seen)[:, order, 0] > 0.5
+    trusted = trusted & (head.landmarks_dense.weight[order] > 0)[None]
+    return posed, error(dense, trusted), plain_error
+
+
+def place(rig: Rig, views: Views) -> Posed:
+    """The rig in every view."""
+    vertices, albedo = apply_rig(rig, views.expression)
+    return Posed(
+        vertices=vertices,
+        projected=project(vertices, views.pose, views.inverse_distance),
+        albedo=albedo,
+        identity=jnp.asarray(rig.identity_code),
+        modes=blendshape_weights(rig, views.expression),
+        pose=views.pose,
+        inverse_distance=views.inverse_distance,
+    )
+
+
+def dense_points(head: HeadModel, rig: Rig, views: Views, crop_size: int = FitConfig().crop_size) -> jax.Array:
+    """(V, 468, 2) crop pixels where the detector would report the rig's dense landmarks; the head must know them."""
+    points = dense_landmarks(place(rig, views), head.landmarks_dense, head)
+    return to_image(project(points, views.pose, views.inverse_distance), crop_size, crop_size)[..., :2]

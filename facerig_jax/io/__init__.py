@@ -1,0 +1,1 @@
+"""What everything else reads and writes files with: whole files and folders, arrays, meshes, settings."""

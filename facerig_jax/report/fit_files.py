@@ -1,0 +1,273 @@
+"""Every file of a finished fit, written into one folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from facerig_jax.detect.landmarks import POINTS7
+from facerig_jax.export import export_rig
+from facerig_jax.export.rig_file import save_views
+from facerig_jax.fit.status import OK, POOR_FIT, describe
+from facerig_jax.head.model import landmark_positions
+from facerig_jax.io.files import atomic_write, write_image
+from facerig_jax.io.folder import RECORD
+from facerig_jax.io.mesh_files import submesh, write_ply, write_points7
+from facerig_jax.report.page import Report, ReportView, write_report
+from facerig_jax.report.pictures import fit_within, grid
+from facerig_jax.report.steps import Steps, step_energies
+from facerig_jax.report.views import RESIDUAL_SCALE
+from facerig_jax.types import Fit, HeadModel, Rig
+
+if TYPE_CHECKING:
+    from facerig_jax.data.photos import Photo
+
+FILES = {
+    "rig.glb": "the rig with its named expressions, for Blender and other tools (metres)",
+    "rig.npz": "the rig as arrays, for facerig_jax.load_rig",
+    "neutral.obj": "the neutral skin with texture (millimetres)",
+    "neutral.mtl": "material of neutral.obj",
+    "neutral.png": "the texture, an albedo in sRGB",
+    "neutral.ply": "the neutral skin with a colour per vertex (millimetres)",
+    "points7.txt": "seven landmarks on the neutral skin, in the order of the NoW benchmark (millimetres)",
+    "views.npz": "pose, expression, light, crop, landmarks and status of each photo",
+    "gallery.png": "contact sheet",
+    "fit.json": "versions, flags, timings, energies, status",
+}
+
+RIG_FILES = ("rig.glb", "rig.npz", "neutral.obj", "neutral.ply")
+
+
+@dataclasses.dataclass
+class Result:
+    """A finished fit with everything its files show; arrays are numpy, one row per photo (no padding).
+
+    fit:         Fit.
+    photos:      V Photos.
+    files:       V paths or names of where they came from.
+    vertices:    (V, P, 3) posed vertices, pixels of the photos as fitted (`Photo.image`).
+    error:       (V,) reprojection error over the outer-eye distance.
+    texture:     (S, S, 3) uint8.
+    pictures:    V dicts of pictures, None for views without a face and where no report is asked for.
+    turntable:   (n, s, s, 3) uint8, None without a report.
+    expressions: name -> (s, s, 3) uint8, empty without a report.
+    steps:       what a learned fit did, or None.
+    record:      what fit.json says besides files, views and energies.
+    notes:       sentences for the report.
+    """
+
+    fit: Fit
+    photos: tuple[Photo, ...]
+    files: tuple[str, ...]
+    vertices: np.ndarray
+    error: np.ndarray
+    texture: np.ndarray
+    pictures: list
+    turntable: np.ndarray | None
+    expressions: dict[str, np.ndarray]
+    steps: Steps | None
+    record: dict
+    notes: list[str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the views."""
+        return tuple(photo.name for photo in self.photos)
+
+    @property
+    def used(self) -> list[bool]:
+        """Which views took part in the fit."""
+        return [int(status) in (OK, POOR_FIT) for status in self.fit.views.status]
+
+
+def write_meshes(folder: Path, head: HeadModel, result: Result) -> None:
+    """The rig in all formats, the seven points, and each view's posed mesh."""
+    rig = result.fit.rig
+    with ThreadPoolExecutor() as pool:  # compressing takes most of the time, and lets other threads run
+        for written in [pool.submit(export_rig, rig, folder / name, head, result.texture) for name in RIG_FILES]:
+            written.result()
+    points = np.asarray(landmark_positions(head.landmarks68, rig.unit_mm * rig.neutral))
+    write_points7(folder / "points7.txt", points[list(POINTS7)])
+    save_views(folder / "views.npz", result.fit.views, result.names)
+    index, faces = submesh(head.faces, np.ones(len(head.part), bool))
+    outward = faces[:, ::-1]  # v runs down, which mirrors the frame.
+    for photo, vertices, used in zip(result.photos, result.vertices, result.used, strict=True):
+        if used:
+            write_ply(folder / "views" / f"{photo.name}.ply", original_pixels(vertices, photo)[index], outward)
+
+
+def original_pixels(points, photo: Photo) -> np.ndarray:
+    """Points (n, 3) in pixels of `photo.image` -> pixels of the upright original file; z in the same scale."""
+    height, width = photo.image.shape[:2]
+    down, across = photo.original_size[0] / height, photo.original_size[1] / width
+    zoom = np.array([across, down, (across + down) / 2])
+    centre = np.array([0.5, 0.5, 0])  # Pixel centres are at integers.
+    return (np.asarray(points, np.float64) + centre) * zoom - centre
+
+
+def write_pictures(folder: Path, result: Result) -> None:
+    """The overlays and the contact sheet."""
+    for name, pictures in zip(result.names, result.pictures, strict=True):
+        if pictures is not None:
+            write_image(folder / "views" / f"{name}_overlay.png", pictures["overlay"])
+    write_image(folder / "gallery.png", gallery(result))
+
+
+def gallery(result: Result, cell: int = 224) -> np.ndarray:
+    """Contact sheet: photos, overlays and geometry of each view; below, the rig turning and its expressions."""
+    shown = [pictures for pictures in result.pictures if pictures is not None]
+    names = [name for name, pictures in zip(result.names, result.pictures, strict=True) if pictures is not None]
+    columns = max(4, len(shown))
+    cells, labels = [], []
+
+    def row(pictures, titles):
+        pictures, titles = list(pictures), list(titles)
+        short = -len(pictures) % columns
+        cells.extend(pictures + [None] * short)
+        labels.extend(titles + [""] * short)
+
+    row((pictures["input"] for pictures in shown), names)
+    row((pictures["overlay"] for pictures in shown), ["fitted face"] * len(shown))
+    row((pictures["geometry"] for pictures in shown), ["geometry"] * len(shown))
+    n_frames = len(result.turntable)
+    turns = [round(n_frames * k / columns) % n_frames for k in range(columns)]
+    row((result.turntable[k] for k in turns), [f"rig, {360 * k // n_frames}°" for k in turns])
+    moved = dict(list(result.expressions.items())[: max(1, len(result.expressions) // columns) * columns])
+    row(moved.values(), moved)
+    return grid(cells, columns, labels, cell)
+
+
+def write_page(folder: Path, result: Result) -> None:
+    """report.html."""
+    status = int(result.fit.status)
+    views = [_report_view(result, number) for number in range(len(result.photos))]
+    report = Report(
+        title="Face rig",
+        status=describe(status),
+        ok=status == OK,
+        summary=_summary(result),
+        views=views,
+        turntable=list(result.turntable),
+        expressions=result.expressions,
+        trace={} if result.steps else energies(result.fit.trace),
+        steps=result.steps,
+        files=describe_files(result.fit.rig)
+        | {f"views/{name}.ply": "posed mesh, pixels of that photo" for name in _used_names(result)},
+        notes=result.notes,
+        residual_scale=f"{round(255 * RESIDUAL_SCALE)} grey levels",
+    )
+    write_report(folder / "report.html", report)
+
+
+def describe_files(rig: Rig) -> dict[str, str]:
+    """File name -> what it is."""
+    if rig.neural is None:
+        return FILES
+    glb = "a linear approximation of the rig: its named expressions one at a time, for Blender and other tools (metres)"
+    return FILES | {"rig.glb": glb, "rig.npz": "the exact rig with its networks, for facerig_jax.load_rig"}
+
+
+def _used_names(result: Result) -> list[str]:
+    return [name for name, used in zip(result.names, result.used, strict=True) if used]
+
+
+def _report_view(result: Result, number: int) -> ReportView:
+    status, photo = int(result.fit.views.status[number]), result.photos[number]
+    if not result.used[number]:
+        return ReportView(photo.name, describe(status), False, input=fit_within(photo.image, 384))
+    pitch, yaw, roll = np.rad2deg(result.fit.views.pose[number, :3])
+    distance = 1e-3 * result.fit.rig.unit_mm / max(float(result.fit.views.inverse_distance[number]), 1e-9)
+    facts = {
+        "Reprojection error": f"{100 * result.error[number]:.1f} %",
+        "Pitch, yaw, roll": f"{pitch:.0f}°, {yaw:.0f}°, {roll:.0f}°",
+        "Camera distance": f"{distance:.1f} m" if distance < 20 else "far",
+        "Photo": f"{photo.original_size[1]} x {photo.original_size[0]} px",
+    }
+    pictures = dict(result.pictures[number])
+    pictures["input"] = pictures.pop("landmarks")
+    return ReportView(photo.name, describe(status), status == OK, facts, **pictures)
+
+
+def _summary(result: Result) -> dict[str, str]:
+    used = np.array(result.used)
+    error = result.error[used]
+    seconds = result.record["seconds"]
+    rows = {
+        "Photos used": f"{used.sum()} of {len(used)}",
+        "Reprojection error": f"{100 * error.mean():.2f} % (largest {100 * error.max():.2f} %)",
+    }
+    shown = {k: v for k, v in energies(result.fit.trace).items() if not result.steps or k.endswith("total")}
+    for name, values in shown.items():
+        rows[f"Energy, {name}"] = f"{values[0]:.4g} → {values[-1]:.4g}"
+    rows["Fit"] = f"{seconds['fit, compile']:.1f} s compile, {seconds['fit, run']:.1f} s run"
+    return rows | {"Version": f"facerig_jax {result.record['versions']['facerig_jax']}"}
+
+
+def energies(trace) -> dict[str, np.ndarray]:
+    """Name -> (steps,) energies, one row for each stage of a stacked trace."""
+    if "steps" in trace:
+        terms = step_energies(trace)
+        return {
+            f"stage {k + 1}, {name}": values[k] for k in range(len(terms["total"])) for name, values in terms.items()
+        }
+    rows = {}
+    for name, values in trace.items():
+        if name == "identity":
+            continue
+        values, title = np.asarray(values, np.float64), name.replace("_", " ")
+        if values.ndim == 1:
+            rows[title] = values
+        else:
+            rows |= {f"{title} {k + 1}": row.reshape(-1) for k, row in enumerate(values)}
+    return rows
+
+
+def write_record(folder: Path, result: Result) -> None:
+    """fit.json, last of all: it lists the files that are there."""
+    views = [
+        {
+            "name": photo.name,
+            "file": file,
+            "status": describe(status),
+            "used": used,
+            "reprojection_error": float(error) if used else None,
+            "original_size": photo.original_size,
+            "scale": photo.scale,
+            "notes": photo.notes,
+        }
+        for photo, file, status, used, error in zip(
+            result.photos, result.files, result.fit.views.status, result.used, result.error, strict=True
+        )
+    ]
+    written = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    record = {
+        "schema_version": 1,
+        "status": describe(result.fit.status),
+        "reprojection_error": float(np.mean(result.error[np.array(result.used)])),
+        "views": views,
+        "energies": {
+            name: {"before": values[0], "after": values[-1]} for name, values in energies(result.fit.trace).items()
+        },
+        **result.record,
+        "notes": result.notes,
+        "files": [*written, RECORD],
+    }
+    with atomic_write(folder / RECORD, "w") as file:
+        json.dump(_plain(record), file, indent=1, ensure_ascii=False)
+
+
+def _plain(value):
+    """Numbers and containers as JSON knows them; numbers that are not finite become null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,1 +1,0 @@
-"""Solvers of the rig: the classical one, its terms and its status."""

@@ -1,0 +1,1 @@
+"""People drawn by ourselves, photographed: what training and evaluation look at."""

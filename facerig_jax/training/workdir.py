@@ -1,0 +1,156 @@
+"""What a run writes down: config.json, metrics.jsonl, TensorBoard's event files, DONE (the workdir contract).
+
+tensorboard is imported here only; without it a run keeps metrics.jsonl alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+
+from facerig_jax.io.files import WriteError, atomic_write
+from facerig_jax.io.serialize import to_plain
+from facerig_jax.training.config import TrainConfig
+
+CONFIG, METRICS, DONE, EVENTS, WEIGHTS = "config.json", "metrics.jsonl", "DONE", "tensorboard", "weights.npz"
+# What may change when a run is resumed.
+RESUMABLE = ("steps", "log_every", "save_every", "validate_every", "keep", "sweep", "name")
+
+
+def open_workdir(folder, config: TrainConfig) -> Path:
+    """Makes a run's folder and records its settings, or checks that a run to be resumed has the same ones.
+
+    Raises:
+      ValueError: the folder holds something else, or a run with other settings; naming the first that differs.
+    """
+    folder = Path(folder)
+    path = folder / CONFIG
+    settings = to_plain(config)
+    if path.is_file():
+        try:
+            before = json.loads(path.read_text())
+        except ValueError:
+            raise ValueError(f"{path}: not readable as JSON, so the run in {folder} cannot be resumed.") from None
+        fixed = (_flat({k: v for k, v in x.items() if k not in RESUMABLE}) for x in (before, settings))
+        ours, theirs = fixed
+        for name in sorted(set(ours) | set(theirs)):
+            if ours.get(name) != theirs.get(name):
+                raise ValueError(
+                    f"{folder} holds a run with {name} = {ours.get(name)!r}, not {theirs.get(name)!r}: give another "
+                    f"--workdir, or the same settings to resume it."
+                )
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty and holds no {CONFIG}: give a new folder, or that of a run to resume.")
+    with atomic_write(path, "w") as file:
+        json.dump(settings, file, indent=1)
+    return folder
+
+
+def _flat(values, where="") -> dict:
+    if isinstance(values, dict):
+        return {
+            k: v
+            for name, inner in values.items()
+            for k, v in _flat(inner, f"{where}.{name}" if where else name).items()
+        }
+    return {where: values}
+
+
+def read_metrics(folder) -> list[dict]:
+    """The records of a run, in order; a last line that was cut off is left out."""
+    path = Path(folder) / METRICS
+    records = []
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+@dataclasses.dataclass
+class Records:
+    """Appends a run's measures to its folder.
+
+    folder: of the run.
+    step:   of the checkpoint it goes on from; later records of an interrupted run are dropped.
+    active: whether this process writes.
+    """
+
+    folder: Path
+    step: int = 0
+    active: bool = True
+
+    def __post_init__(self):
+        self.begun = time.perf_counter()
+        self.earlier, self._events = 0.0, None
+        if not self.active:
+            return
+        kept = [record for record in read_metrics(self.folder) if record["step"] <= self.step]
+        self.earlier = kept[-1]["time_s"] if kept else 0.0
+        with atomic_write(self.folder / METRICS, "w") as file:
+            file.writelines(json.dumps(record) + "\n" for record in kept)
+        self._events = _event_writer(self.folder / EVENTS)
+
+    def write(self, step: int, measures: dict) -> dict:
+        """Adds one object: 'step', 'time_s' (seconds of the run so far) and the measures; arrays become lists."""
+        time_s = round(self.earlier + time.perf_counter() - self.begun, 3)
+        record = {"step": step, "time_s": time_s} | {name: _plain(value) for name, value in measures.items()}
+        if self.active:
+            try:
+                with open(self.folder / METRICS, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(record) + "\n")
+            except OSError as error:
+                raise WriteError(f"Could not write {self.folder / METRICS}: {error.strerror or error}.") from error
+            if self._events:
+                self._events(step, _flat_numbers(record))
+        return record
+
+    def finish(self, text: str) -> None:
+        """Marks the run as complete."""
+        if self.active:
+            with atomic_write(self.folder / DONE, "w") as file:
+                file.write(text + "\n")
+
+
+def _plain(value):
+    """Numbers, lists of them and strings for JSON; what is not finite becomes None."""
+    if isinstance(value, str):
+        return value
+    value = np.asarray(value)
+    if value.ndim:
+        return [_plain(item) for item in value]
+    number = value.item()
+    return (number if math.isfinite(number) else None) if isinstance(number, float) else number
+
+
+def _flat_numbers(record: dict) -> dict[str, float]:
+    flat = {}
+    for name, value in record.items():
+        for place, item in enumerate(value) if isinstance(value, list) else ((None, value),):
+            if isinstance(item, (int, float)):
+                flat[name if place is None else f"{name}/{place}"] = float(item)
+    return flat
+
+
+def _event_writer(folder: Path):
+    """(step, numbers) -> None, into TensorBoard's event files; None where tensorboard is not installed."""
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    except ImportError:
+        return None
+    writer = EventFileWriter(str(folder))
+
+    def write(step: int, numbers: dict[str, float]) -> None:
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items() if name != "step"]
+        writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        writer.flush()
+
+    return write
