@@ -32,6 +32,7 @@ from facerig_jax.geometry.crop import to_photo
 from facerig_jax.io.folder import check_folder, whole_folder
 from facerig_jax.networks.weights import read_weights
 from facerig_jax.programs import Kept
+from facerig_jax.report.energies import stalled
 from facerig_jax.report.fit_files import Result, write_meshes, write_page, write_pictures, write_record
 from facerig_jax.report.steps import fit_steps
 from facerig_jax.report.views import rig_pictures, view_pictures
@@ -73,7 +74,7 @@ def main() -> None:
         notes += check_views(fit, files)
         with phases("texture and pictures"):
             result = draw(head, fit, texture, placed, batch, photos, files)
-    result.notes = notes
+    result.notes = notes + tell(stalled(result.fit.trace, result.names, result.used))
     with phases("write"), whole_folder(_OUT.value, _OVERWRITE.value) as folder:
         write_meshes(folder, head, result)
         result.record = make_record(inputs, phases)

@@ -11,7 +11,11 @@ Frames
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 from flax import struct
+
+# A stage that ends where it began has stalled when its model promised a larger share of its energy than this.
+SMALL_FALL = 1e-3
 
 
 @struct.dataclass
@@ -228,17 +232,65 @@ class Rig:
 
 
 @struct.dataclass
+class Descent:
+    """The Levenberg-Marquardt steps of one stage; T steps, leading axes allowed.
+
+    Energies are totals under the weights of their own step (robust weights, visibility), so that within a step they can
+    be compared.
+
+    before:   (..., T) where the step starts.
+    after:    (..., T) where it ends; `before` where every proposal would have raised the energy.
+    start:    (..., T) where the stage started.
+    promised: (..., T) how far the step's quadratic model says that the energy can fall; small where the gradient is.
+    taken:    (..., T) damping of the proposal that was taken, 0 where none was.
+    """
+
+    before: jax.Array
+    after: jax.Array
+    start: jax.Array
+    promised: jax.Array
+    taken: jax.Array
+
+    @property
+    def moved(self) -> jax.Array:
+        """(...,) whether any step of the stage lowered the energy."""
+        return jnp.any(self.taken > 0, -1)
+
+    @property
+    def stalled(self) -> jax.Array:
+        """(...,) whether the stage ended where it began although its gradient promised more."""
+        return ~self.moved & jnp.any(self.promised > SMALL_FALL * jnp.abs(self.before), -1)
+
+
+@struct.dataclass
+class Trace:
+    """What the stages of a fit did; None where a stage took no part.
+
+    landmarks:       Descent of (T,) numbers, on the detector's landmarks.
+    correspondences: (N, T), on the points of each look of the flow network.
+    photometric:     (B, T), on colours too, one row for each blur, coarse to fine.
+    expression:      (V, T), every view's own, on its pose and expression alone.
+    identity:        (S, I) the identity after the landmarks, each look and each photometric stage.
+    """
+
+    landmarks: Descent
+    correspondences: Descent | None
+    photometric: Descent | None
+    expression: Descent | None
+    identity: jax.Array
+
+
+@struct.dataclass
 class Fit:
     """What `fit_rig` returns.
 
     rig:    Rig of the person.
     views:  Views, one row per input photo.
-    trace:  name -> (steps, ...) energies, in the order they were computed, and 'identity' after each stage, see
-            `solve_classical`; of a learned fit with stages see `solve_learned`.
+    trace:  Trace; of the published method what `inorig.stages.solve_learned` returns.
     status: () int32 status of the subject, see fit.status.
     """
 
     rig: Rig
     views: Views
-    trace: dict[str, jax.Array]
+    trace: Trace | dict
     status: jax.Array

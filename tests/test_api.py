@@ -65,10 +65,11 @@ def test_a_fit_has_its_documented_shapes_and_is_finite(fitted):
     assert fitted.rig.code_names == head.expression_names
     shapes = {name: getattr(fitted.views, name).shape for name in ("pose", "expression", "light", "status")}
     assert shapes == {"pose": (n_views, 6), "expression": (n_views, n_codes), "light": (n_views, 9, 3), "status": (2,)}
-    assert fitted.trace["landmark_stage"].shape == (CONFIG.landmark_steps,)
-    np.testing.assert_array_equal(fitted.trace["identity"][-1], fitted.rig.identity_code)
-    assert fitted.trace["identity"].shape[0] == 1 + len(CONFIG.blur)
-    assert fitted.trace["photometric_stages"].shape == (len(CONFIG.blur), CONFIG.photometric_steps)
+    assert fitted.trace.landmarks.taken.shape == (CONFIG.landmark_steps,)
+    np.testing.assert_array_equal(fitted.trace.identity[-1], fitted.rig.identity_code)
+    assert fitted.trace.identity.shape[0] == 1 + len(CONFIG.blur)
+    assert fitted.trace.photometric.after.shape == (len(CONFIG.blur), CONFIG.photometric_steps)
+    assert fitted.trace.expression.after.shape == (n_views, CONFIG.expression_steps)
     assert_finite(fitted)
     assert int(fitted.status) == codes.OK
 

@@ -206,6 +206,8 @@ def test_record_tells_versions_timings_energies_and_status(two):
     assert [view["status"] for view in record["views"]] == ["ok", "ok"]
     for energy in record["energies"].values():
         assert energy["after"] < energy["before"]
+        assert energy["moved"]
+        assert energy["taken"]
     assert record["reprojection_error"] <= REPROJECTION_BAR
     assert "report.html" in said
     assert "rig.glb" in said

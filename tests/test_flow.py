@@ -160,7 +160,7 @@ def test_every_pass_starts_from_what_the_one_before_found(passes):
 
     still, _ = middle(small_head(), observed, None)
     moved, trace = middle(small_head(), observed, further)
-    assert trace["point_stages"].shape == (passes, config.landmark_steps)
+    assert trace.correspondences.taken.shape == (passes, config.landmark_steps)
     np.testing.assert_allclose(moved - still, 2 * passes, atol=0.15 * passes)
 
 

@@ -13,14 +13,14 @@ from facerig_jax.fit.linear_points import dense_landmark_model, evaluate
 from facerig_jax.fit.reprojection import dense_points
 from facerig_jax.geometry.camera import project, to_image
 from facerig_jax.head.coarse import thin
-from facerig_jax.report import fit_files, steps
+from facerig_jax.report import energies, fit_files, steps
 from facerig_jax.report import page as report
 from facerig_jax.report.pictures import COLOUR_TABLE
 from facerig_jax.report.views import expression_codes, rig_pictures, view_pictures
 from facerig_jax.rig.apply import apply_rig
 from facerig_jax.rig.frozen import blendshape_weights, linearize, rest_albedo
 from facerig_jax.texture import unwrap_texture
-from facerig_jax.types import Crop, Fit, Rig, Views
+from facerig_jax.types import Crop, Descent, Fit, Rig, Trace, Views
 
 KINDS = {
     "named": {},
@@ -265,11 +265,44 @@ def test_the_page_shows_every_step_with_energies_and_sizes(head):
 
 def test_classical_fits_have_no_steps_and_learned_energies_go_by_stage(head):
     fit = learned_fit(head)
-    assert draw_steps(head, fit.replace(trace={"landmark": np.ones(3)})) is None
-    rows = fit_files.energies(fit.trace)
+    assert draw_steps(head, fit.replace(trace=descent_trace())) is None
+    rows = energies.curves(fit.trace, ["a", "b", "c"], [True] * 3)
     assert list(rows)[:2] == ["stage 1, total", "stage 1, landmark"]
     np.testing.assert_allclose(rows["stage 2, total"], [2.4, 2.2, 2.0])
-    assert list(fit_files.energies({"photometric": np.ones((2, 5))})) == ["photometric 1", "photometric 2"]
+
+
+def descent_trace() -> Trace:
+    """Two views, of which the second's last stage stalled; the second photometric stage took its first step alone."""
+
+    def descent(before, after, taken, promised=1.0):
+        values = (np.asarray(value, np.float32) for value in (before, after, before, np.full_like(before, promised)))
+        return Descent(*values, np.asarray(taken, np.float32))
+
+    return Trace(
+        landmarks=descent([9.0, 5.0], [5.0, 4.0], [1e-3, 1e-4]),
+        correspondences=None,
+        photometric=descent([[8.0, 6.0], [6.0, 5.0]], [[6.0, 4.0], [5.0, 5.0]], [[1e-3, 1e-4], [1e-3, 0.0]], 1e-9),
+        expression=descent([[7.0, 3.0], [2.0, 2.0]], [[3.0, 3.0], [2.0, 2.0]], [[1.0, 0.0], [0.0, 0.0]]),
+        identity=np.zeros((3, 4)),
+    )
+
+
+def test_every_stage_is_recorded_under_the_weights_of_its_steps():
+    rows = energies.records(descent_trace(), ["a", "b"], [True, True])
+    assert list(rows) == ["landmark stage", "photometric stages 1", "photometric stages 2", "expression stage"]
+    assert rows["landmark stage"]["taken"] == pytest.approx([1e-3, 1e-4])
+    assert rows["photometric stages 2"]["taken"][1] is None
+    assert rows["photometric stages 2"]["moved"] is True
+    last = rows["expression stage"]
+    assert (last["before"], last["after"], last["moved"]) == (5.0, 5.0, False)  # starts are those of the last step
+    assert [view["moved"] for view in last["views"].values()] == [True, False]
+    assert energies.records(descent_trace(), ["a", "b"], [True, False])["expression stage"]["moved"] is True
+
+
+def test_a_stage_that_ends_where_it_began_is_named_with_its_photo():
+    (sentence,) = energies.stalled(descent_trace(), ["a", "b"], [True, True])
+    assert "expression stage of b ended where it began" in sentence
+    assert energies.stalled(descent_trace(), ["a", "b"], [True, False]) == []
 
 
 def test_the_files_of_a_learned_fit_say_which_one_is_exact(head):

@@ -87,9 +87,9 @@ def _fixed(photos: Photos, params, head: HeadModel, bias, weights, config: Learn
 @functools.partial(jax.jit, static_argnames="crop_size")
 def _package(fit, head: HeadModel, crop_size: int) -> Estimate:
     estimate = estimate_from_fit(fit, crop_size)
-    if "identity" not in fit.trace:
+    if isinstance(fit.trace, dict):
         return estimate
-    return estimate.replace(steps=head.unit_mm * neutral_of(head, fit.trace["identity"]))
+    return estimate.replace(steps=head.unit_mm * neutral_of(head, fit.trace.identity))
 
 
 def look(photos: Photos, head: HeadModel, config: LearnedConfig, params: dict):

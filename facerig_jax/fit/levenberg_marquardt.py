@@ -1,14 +1,20 @@
 """Levenberg-Marquardt on a dense system of shared and per-view unknowns."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from facerig_jax.numerics import HIGHEST
+from facerig_jax.types import Descent
 
 MIN_DAMPING, MAX_DAMPING = 1e-7, 1e3
+# Every step proposes a move at each of these multiples of its damping; the next one starts a rung below what it took.
+LADDER = (1.0, 10.0, 100.0, 1000.0)
 
 
 @struct.dataclass
@@ -19,13 +25,18 @@ class Normal:
     gradient: jax.Array
     energy: jax.Array
 
-    def __add__(self, other: "Normal") -> "Normal":
+    def __add__(self, other: Normal) -> Normal:
         """Sums two terms."""
         return jax.tree.map(jnp.add, self, other)
 
-    def __sub__(self, other: "Normal") -> "Normal":
+    def __sub__(self, other: Normal) -> Normal:
         """Takes a term away (what a common noise explains)."""
         return jax.tree.map(jnp.subtract, self, other)
+
+    def take(self, places: np.ndarray) -> Normal:
+        """The system of other unknowns: those at `places` (D',), in that order; -1 = one that this term ignores."""
+        hessian, gradient = jnp.pad(self.hessian, (0, 1)), jnp.pad(self.gradient, (0, 1))
+        return Normal(hessian[places[:, None], places[None]], gradient[places], self.energy)
 
 
 def normal_of_views(shared: jax.Array, own: jax.Array, residual: jax.Array) -> Normal:
@@ -61,10 +72,10 @@ def solve_damped(normal: Normal, damping: jax.Array) -> jax.Array:
     return -scale * jax.scipy.linalg.cho_solve(factor, normal.gradient * scale)
 
 
-def hold(normal: Normal, free: jax.Array) -> Normal:
-    """The system with the unknowns where `free` (D,) is 0 held at their values."""
-    kept = normal.hessian * free[:, None] * free[None, :]
-    return normal.replace(hessian=kept + jnp.diag(1 - free), gradient=normal.gradient * free)
+def promised_fall(normal: Normal, move: jax.Array) -> jax.Array:
+    """() how far the quadratic model says that the energy falls by a move (D,)."""
+    curved = jnp.matmul(normal.hessian, move, precision=HIGHEST)
+    return -jnp.matmul(move, normal.gradient + 0.5 * curved, precision=HIGHEST)
 
 
 def levenberg_marquardt(
@@ -74,34 +85,54 @@ def levenberg_marquardt(
     x: jax.Array,
     damping,
     n_steps: int,
-    free: jax.Array | None = None,
-):
-    """Runs a fixed number of steps; a step that does not lower the energy is undone and the damping raised.
+    free: np.ndarray | None = None,
+) -> tuple[jax.Array, Descent]:
+    """Runs a fixed number of steps, each of which takes the best of several dampings' moves.
+
+    A step linearises once, proposes a move for every rung of the ladder over its damping, and takes the one of lowest
+    energy; it stays where it is only where all of them raise the energy.
 
     Args:
       reweigh: x -> weights (any pytree): robust weights, visibility and all else that is held during a step.
-      linearize: (x, weights) -> Normal at x.
+      linearize: (x, weights) -> Normal of the free unknowns at x.
       energy: (x, weights) -> () the energy that `linearize` models.
       x: (D,) start.
-      damping: () start.
-      n_steps: static.
-      free: (D,) 1 for unknowns that may change, 0 for those that are held; None = all may.
+      damping: () of the first step's lowest rung.
+      n_steps: T, static.
+      free: (D',) places of the unknowns that may change, static; None = all may.
 
     Returns:
       x: (D,).
-      damping: ().
-      trace: (n_steps,) energy at the start of each step.
+      descent: Descent of (T,) numbers.
     """
+    start = x
+
+    def propose(x, move):
+        return x + move if free is None else x.at[free].add(move)
 
     def step(carry, _):
         x, damping = carry
         weights = reweigh(x)
         normal = linearize(x, weights)
-        candidate = x + solve_damped(normal if free is None else hold(normal, free), damping)
-        better = energy(candidate, weights) < normal.energy
-        x = jnp.where(better, candidate, x)
-        damping = jnp.clip(jnp.where(better, damping / 4, damping * 8), MIN_DAMPING, MAX_DAMPING)
-        return (x, damping), normal.energy
+        dampings = damping * jnp.array(LADDER, x.dtype)
+        moves = jax.vmap(lambda damping: solve_damped(normal, damping))(dampings)
+        candidates = jax.vmap(lambda move: propose(x, move))(moves)
+        totals = jax.vmap(lambda x: energy(x, weights))(jnp.concatenate([candidates, x[None], start[None]]))
+        proposed, before, at_start = totals[:-2], totals[-2], totals[-1]
+        proposed = jnp.where(jnp.isfinite(proposed), proposed, jnp.inf)
+        best = jnp.argmin(proposed)
+        better = proposed[best] < before
+        fall = jax.lax.stop_gradient(jax.vmap(lambda move: promised_fall(normal, move))(moves))
+        record = Descent(
+            before=before,
+            after=jnp.where(better, proposed[best], before),
+            start=at_start,
+            promised=jnp.max(jnp.nan_to_num(fall)),
+            taken=jnp.where(better, dampings[best], 0.0),
+        )
+        following = jnp.where(better, dampings[best] / LADDER[1], dampings[-1] * LADDER[1])
+        return (jnp.where(better, candidates[best], x), jnp.clip(following, MIN_DAMPING, MAX_DAMPING)), record
 
-    (x, damping), trace = jax.lax.scan(step, (x, jnp.asarray(damping, x.dtype)), None, n_steps)
-    return x, damping, trace
+    damping = jnp.maximum(jnp.asarray(damping, x.dtype), MIN_DAMPING)
+    (x, _), descent = jax.lax.scan(step, (x, damping), None, n_steps)
+    return x, descent

@@ -2,9 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 N_POSE, N_LIGHT = 6, 27
+# The unknowns that points say something about, and those that move once the person is known.
+ALL = ("identity", "albedo", "pose", "inverse_distance", "expression", "light")
+GEOMETRY = ("identity", "pose", "inverse_distance", "expression")
+MOTION = ("pose", "expression")
 
 
 @struct.dataclass
@@ -57,3 +62,21 @@ def unflatten(vector: jax.Array, like: Unknowns) -> Unknowns:
         expression=own[:, N_POSE + 1 : N_POSE + 1 + n_expression],
         light=own[:, -N_LIGHT:].reshape(-1, 9, 3),
     )
+
+
+def places(like: Unknowns, names: tuple[str, ...]) -> np.ndarray:
+    """(D',) places in the flat vector, ascending, of the fields `names` of unknowns of the sizes of `like`."""
+    numbered = unflatten(np.arange(like.n_shared + like.n_views * like.n_own), like)
+    return np.sort(np.concatenate([np.asarray(getattr(numbered, name)).reshape(-1) for name in names]))
+
+
+def columns(like: Unknowns, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of these fields in the shared (S,) and per-view (O,) blocks of a Jacobian."""
+    every = places(like, names)
+    own = every[(every >= like.n_shared) & (every < like.n_shared + like.n_own)] - like.n_shared
+    return every[every < like.n_shared], own
+
+
+def view_axes() -> Unknowns:
+    """Axes for `jax.vmap` over views: identity and albedo belong to all of them."""
+    return Unknowns(identity=None, albedo=None, pose=0, inverse_distance=0, expression=0, light=0)

@@ -27,6 +27,8 @@ GRAZING = (0.15, 0.5)
 FEATURES = ("brows", "eyelids", "eyes", "lips")
 # Darkest light level (linear RGB) that residuals are divided by.
 MIN_BRIGHTNESS = 0.02
+# Least factor by which the other views may darken a vertex's albedo.
+MIN_SHIFT = 0.1
 
 
 @struct.dataclass
@@ -54,11 +56,18 @@ class Colours:
     data:  of n vertices.
     index: (n,) which vertices of the head they are.
     fresh: (n,) 0 where an index repeats.
+    prior: (n,) deviation of each vertex's log albedo before any photo is seen: what outliers are judged by.
     """
 
     data: terms.ColourData
     index: jax.Array
     fresh: jax.Array
+    prior: jax.Array
+
+    def view_axes(self) -> Colours:
+        """Axes for `jax.vmap` over views told `apart`."""
+        data = terms.ColourData(None, albedo_mean=0, albedo_basis=None, detail=0, image=0, brightness=0)
+        return Colours(data, None, None, None)
 
 
 def gaussian_blur(images: jax.Array, sigma) -> jax.Array:
@@ -98,6 +107,7 @@ def log_albedo(head: HeadModel, index: jax.Array) -> tuple[jax.Array, jax.Array]
 def colour_data(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig, blur) -> Colours:
     """What the colour term compares at one blur level."""
     index, fresh = face_index(head, config.max_points)
+    prior = hyper.albedo_detail + hyper.feature_detail * feature_mask(head)[index]
     image = gaussian_blur(observed.image, blur)
     model = surface_model(head, index)
     albedo_mean, albedo_basis = log_albedo(head, index)
@@ -112,11 +122,34 @@ def colour_data(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, 
         model=model,
         albedo_mean=albedo_mean,
         albedo_basis=albedo_basis,
-        detail=(hyper.albedo_detail + hyper.feature_detail * feature_mask(head)[index])[:, None],
+        detail=prior[:, None],
         image=image,
         brightness=jax.lax.stop_gradient(jnp.maximum(brightness, MIN_BRIGHTNESS)),
     )
-    return Colours(data, index, fresh)
+    return Colours(data, index, fresh, prior)
+
+
+def apart(x: Unknowns, colours: Colours, weight: jax.Array, hyper: Hyper) -> Colours:
+    """The same colours as a problem of each view alone: `data.albedo_mean` and `data.detail` become (V, n, 3).
+
+    What the other views, as they lie in `x`, say of each vertex's own albedo becomes the view's prior of it, so that
+    its energy as a function of its own unknowns is that of all views together, up to a constant.
+
+    Args:
+      x: the fit.
+      colours: of all views.
+      weight: (V, n, 3) of their samples.
+      hyper: traced settings.
+    """
+    data = colours.data
+    residual, slope = terms.colour_terms(x, data)
+    precision = weight * slope**2 / hyper.colour**2
+    pull = weight * slope * residual / hyper.colour**2
+    precision, pull = (jnp.sum(value, 0)[None] - value for value in (precision, pull))
+    total = 1 / data.detail[None] ** 2 + precision
+    shift = jnp.maximum(1 + pull / total, MIN_SHIFT)
+    data = data.replace(albedo_mean=data.albedo_mean[None] + jnp.log(shift), detail=jax.lax.rsqrt(total) / shift)
+    return colours.replace(data=jax.lax.stop_gradient(data))
 
 
 def light_level(colours: Colours) -> jax.Array:
@@ -146,7 +179,7 @@ def sample_weight(head, observed, x: Unknowns, colours: Colours, hyper: Hyper) -
     facing = jnp.clip((facing - low) / (high - low), 0, 1)
     base = seen * (inside > 0.99) * facing * fresh[None] * observed.view_mask[:, None]
     residual, _ = terms.colour_terms(x, data)
-    distance = jnp.mean(residual**2, -1) / (hyper.colour**2 + data.detail[None, :, 0] ** 2)
+    distance = jnp.mean(residual**2, -1) / (hyper.colour**2 + colours.prior[None] ** 2)
     weight = base / (1 + distance / hyper.colour_robust**2) ** 2
     misfit = jnp.sum(weight * distance, -1) / jnp.maximum(jnp.sum(weight, -1), 1e-3)
     weight = weight / jnp.maximum(misfit / hyper.colour_misfit, 1.0)[:, None]

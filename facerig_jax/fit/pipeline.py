@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -14,16 +15,15 @@ from facerig_jax.detect.landmarks import LANDMARKS68
 from facerig_jax.fit import residuals as terms
 from facerig_jax.fit.levenberg_marquardt import levenberg_marquardt
 from facerig_jax.fit.linear_points import dense_landmark_model, landmark68_model
-from facerig_jax.fit.parameters import Unknowns, flatten, unflatten
-from facerig_jax.fit.photometric import Colours, Observed, colour_data, fit_light, light_level, sample_weight
+from facerig_jax.fit.parameters import ALL, GEOMETRY, MOTION, Unknowns, columns, flatten, places, unflatten, view_axes
+from facerig_jax.fit.photometric import Colours, Observed, apart, colour_data, fit_light, light_level, sample_weight
 from facerig_jax.geometry.alignment import similarity
 from facerig_jax.geometry.camera import from_image
 from facerig_jax.geometry.light import ambient_light
 from facerig_jax.geometry.rotation import matrix_to_euler
 from facerig_jax.inorig.landmark_energy import FIXED68
-from facerig_jax.inorig.refine import FIT_RATE, refine
 from facerig_jax.numerics import masked_mean
-from facerig_jax.types import HeadModel
+from facerig_jax.types import Descent, HeadModel, Trace
 
 # What takes the landmarks' place once they are fitted: (fit, landmarks) -> points.
 Seek = Callable[[Unknowns, terms.LandmarkData], terms.LandmarkData]
@@ -31,7 +31,7 @@ Seek = Callable[[Unknowns, terms.LandmarkData], terms.LandmarkData]
 
 def solve_classical(
     head: HeadModel, observed: Observed, hyper: Hyper, config: FitConfig, seek: Seek | None = None, passes: int = 1
-) -> tuple[Unknowns, dict]:
+) -> tuple[Unknowns, Trace]:
     """Fits identity, albedo and every view's pose, expression and light.
 
     Args:
@@ -44,38 +44,33 @@ def solve_classical(
 
     Returns:
       x: Unknowns.
-      trace: name -> energies at the start of each step, (steps,), (passes, steps) or (stages, steps); and 'identity'
-        (S, I) after the landmarks, each look and each photometric stage.
+      trace: Trace.
     """
     x = initial(head, observed, hyper, config)
-    data, points, trace = landmark_data(head, observed, hyper, config, hyper.landmark_common), None, {}
-    x, trace["landmark_stage"] = fit_landmarks(head, data, observed, x, hyper, config)
+    data, points, seen = landmark_data(head, observed, hyper, config, hyper.landmark_common), None, None
+    x, landmarks = fit_landmarks(head, data, observed, x, hyper, config)
     path = [x.identity[None]]
     if seek is not None:
 
-        def look(x, _, landmarks=data):
-            points = seek(x, landmarks)
-            x, energies = fit_landmarks(head, points, observed, x, hyper, config)
-            return x, (points, energies, x.identity)
+        def look(x, _, detected=data):
+            points = seek(x, detected)
+            x, descent = fit_landmarks(head, points, observed, x, hyper, config)
+            return x, (points, descent, x.identity)
 
-        x, (seen, trace["point_stages"], found) = jax.lax.scan(look, x, None, passes)
-        data = points = jax.tree.map(lambda value: value[-1], seen)
+        x, (points, seen, found) = jax.lax.scan(look, x, None, passes)
+        data = points = jax.tree.map(lambda value: value[-1], points)
         path.append(found)
     if not config.blur:
-        return x, {**trace, "identity": jnp.concatenate(path)}
+        return x, Trace(landmarks, seen, None, None, jnp.concatenate(path))
 
     def stage(x, blur):
-        x, energies = fit_colours(head, data, observed, x, hyper, config, blur)
-        return x, (energies, x.identity)
+        x, descent = fit_colours(head, data, observed, x, hyper, config, blur)
+        return x, (descent, x.identity)
 
-    x, (trace["photometric_stages"], found) = jax.lax.scan(stage, x, jnp.array(config.blur))
+    x, (photometric, found) = jax.lax.scan(stage, x, jnp.array(config.blur))
     path.append(found)
-    if config.refine_steps:
-        x = refine_colours(head, data, observed, x, hyper, config)
-        path.append(x.identity[None])
-    trace["identity"] = jnp.concatenate(path)
-    x, trace["expression_stage"] = fit_expressions(head, points, observed, x, hyper, config)
-    return x, trace
+    x, expression = fit_expressions(head, points, observed, x, hyper, config)
+    return x, Trace(landmarks, seen, photometric, expression, jnp.concatenate(path))
 
 
 def initial(head: HeadModel, observed: Observed, hyper: Hyper, config: FitConfig) -> Unknowns:
@@ -132,9 +127,9 @@ def landmark_data(
 
 def fit_landmarks(
     head: HeadModel, data: terms.LandmarkData, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig
-):
-    """Levenberg-Marquardt on landmarks and priors. Returns Unknowns and the (steps,) energies."""
-    energy = fit_energy(head, observed, x, jnp.ones(x.n_views), hyper, (data,))
+) -> tuple[Unknowns, Descent]:
+    """Identity, poses and expressions on points and priors."""
+    energy = fit_energy(head, observed, x, jnp.ones(x.n_views), hyper, (data,), names=GEOMETRY)
     return _minimise(energy, x, hyper.damping, config.landmark_steps)
 
 
@@ -146,8 +141,8 @@ def fit_colours(
     hyper: Hyper,
     config: FitConfig,
     blur,
-):
-    """Levenberg-Marquardt on landmarks, colours and priors. Returns Unknowns and the (steps,) energies."""
+) -> tuple[Unknowns, Descent]:
+    """All unknowns on points, colours and priors."""
     colours = colour_data(head, observed, x, hyper, config, blur)
     level = light_level(colours)
     x = x.replace(light=fit_light(x, colours.data, sample_weight(head, observed, x, colours, hyper), level))
@@ -155,37 +150,38 @@ def fit_colours(
     return _minimise(energy, x, hyper.damping, config.photometric_steps)
 
 
-def refine_colours(
-    head: HeadModel, landmarks: terms.LandmarkData, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig
-) -> Unknowns:
-    """`config.refine_steps` steps of Adam on the energy of the last colour stage, its weights held."""
-    colours = colour_data(head, observed, x, hyper, config, config.blur[-1])
-    energy = fit_energy(head, observed, x, light_level(colours), hyper, (landmarks,), colours)
-    start = flatten(x)
-    weights = energy.reweigh(start)
-    hessian = jnp.diagonal(energy.linearize(start, weights).hessian)
-    rates = FIT_RATE * jax.lax.rsqrt(jnp.maximum(hessian, 1e-12))
-    return unflatten(refine(lambda vector: energy.value(vector, weights), start, config.refine_steps, rates), x)
-
-
 def fit_expressions(
     head: HeadModel, points: terms.LandmarkData | None, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig
-):
-    """Expression and pose of every view on its landmarks, with the identity held: what tracking would do.
+) -> tuple[Unknowns, Descent]:
+    """Expression and pose of every view with the identity held: what tracking would do; Descent of (V, T) numbers.
 
-    While identity was unknown, a detector's common errors had to be allowed for; now they would only blur the motion.
-    Where better points than the landmarks were found, these and the colours keep their say.
+    With the person known every photo is a problem of its own, with its own damping. While identity was unknown, a
+    detector's common errors had to be allowed for; now they would only blur the motion. Where better points than the
+    landmarks were found, these and the colours keep their say.
     """
     noisier = hyper.replace(landmark_mm=hyper.landmark_mm * hyper.tracking_noise)
-    data = landmark_data(head, observed, noisier, config, hyper.tracking_common)
-    moving = jax.tree.map(jnp.zeros_like, x)
-    free = flatten(moving.replace(pose=jnp.ones_like(x.pose), expression=jnp.ones_like(x.expression)))
-    if points is None:
-        energy = fit_energy(head, observed, x, x.light[:, 0].mean(-1), hyper, (data,))
-    else:
+    data = (landmark_data(head, observed, noisier, config, hyper.tracking_common),)
+    level, colours = x.light[:, 0].mean(-1), None
+    if points is not None:
+        data = (points, *data)
         colours = colour_data(head, observed, x, hyper, config, config.blur[-1])
-        energy = fit_energy(head, observed, x, light_level(colours), hyper, (points, data), colours)
-    return _minimise(energy, x, hyper.damping, config.expression_steps, free)
+        level = light_level(colours)
+        colours = apart(x, colours, sample_weight(head, observed, x, colours, hyper), hyper)
+
+    def view(observed, x, level, data, colours):
+        alone = functools.partial(jax.tree.map, lambda value: value[None])
+        x = alone(x).replace(identity=x.identity, albedo=x.albedo)
+        data = tuple(points.replace(detected=points.detected[None], weight=points.weight[None]) for points in data)
+        if colours is not None:
+            images = {name: getattr(colours.data, name)[None] for name in ("image", "brightness")}
+            colours = colours.replace(data=colours.data.replace(**images))
+        energy = fit_energy(head, alone(observed), x, level[None], hyper, data, colours, MOTION)
+        x, descent = _minimise(energy, x, hyper.damping, config.expression_steps)
+        return x.pose[0], x.expression[0], descent
+
+    axes = (0, view_axes(), 0, tuple(points.view_axes() for points in data), colours and colours.view_axes())
+    pose, expression, descent = jax.vmap(view, axes)(observed, x, level, data, colours)
+    return x.replace(pose=pose, expression=expression), descent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,13 +189,15 @@ class Energy:
     """What a fit lowers: points, maybe colours, and priors, as functions of the flat unknowns (D,).
 
     reweigh:   unknowns -> weights, which are held during a step.
-    linearize: (unknowns, weights) -> Normal.
+    linearize: (unknowns, weights) -> Normal of the free unknowns.
     value:     (unknowns, weights) -> ().
+    free:      (D',) places of the unknowns that may change, None = all.
     """
 
     reweigh: Callable
     linearize: Callable
     value: Callable
+    free: np.ndarray | None
 
 
 def fit_energy(
@@ -210,9 +208,23 @@ def fit_energy(
     hyper: Hyper,
     points: tuple[terms.LandmarkData, ...],
     colours: Colours | None = None,
+    names: tuple[str, ...] = ALL,
 ) -> Energy:
-    """The energy of some sets of points, of colours where given, and of the priors; level: (V,) expected light."""
+    """The energy of some sets of points, of colours where given, and of the priors.
+
+    Args:
+      head, observed: what is fitted to what.
+      x: unknowns, for their sizes.
+      level: (V,) expected light.
+      hyper: traced settings.
+      points: sets of points.
+      colours: those of face vertices.
+      names: fields of the unknowns that may change.
+    """
     size = observed.image.shape[1]
+    free, geometry = places(x, names), places(x, GEOMETRY)
+    among = np.where(np.isin(free, geometry), np.searchsorted(geometry, free), -1)
+    shared_columns, own_columns = columns(x, names)
 
     def reweigh(vector):
         at = unflatten(vector, x)
@@ -221,14 +233,16 @@ def fit_energy(
 
     def linearize(vector, weights):
         at, (whiten, weight) = unflatten(vector, x), weights
-        normal = terms.prior_normal(at, level, hyper, head)
+        normal = terms.prior_normal(at, level, hyper, head).take(free)
         for data, white in zip(points, whiten, strict=True):
-            normal = normal + terms.landmark_normal(at, data, white, size)
+            normal = normal + terms.landmark_normal(at, data, white, size).take(among)
         if colours is None:
             return normal
         residual, slope = terms.colour_terms(at, colours.data)
-        jacobian = terms.colour_jacobian(at, colours.data)
-        return normal + terms.colour_normal(residual, slope, *jacobian, weight, colours.data.detail, hyper)
+        shared, own = terms.colour_jacobian(at, colours.data)
+        if names != ALL:
+            shared, own = shared[..., shared_columns], own[..., own_columns]
+        return normal + terms.colour_normal(residual, slope, shared, own, weight, colours.data.detail, hyper)
 
     def value(vector, weights):
         at, (whiten, weight) = unflatten(vector, x), weights
@@ -239,15 +253,14 @@ def fit_energy(
             return total
         return total + terms.colour_energy(*terms.colour_terms(at, colours.data), weight, colours.data.detail, hyper)
 
-    return Energy(reweigh, linearize, value)
+    return Energy(reweigh, linearize, value, None if names == ALL else free)
 
 
-def _minimise(energy: Energy, x: Unknowns, damping, n_steps: int, free: jax.Array | None = None):
-    """Levenberg-Marquardt; free: (D,) 1 for the unknowns that may change. Returns Unknowns, energies (steps,)."""
-    vector, _, trace = levenberg_marquardt(
-        energy.reweigh, energy.linearize, energy.value, flatten(x), damping, n_steps, free
+def _minimise(energy: Energy, x: Unknowns, damping, n_steps: int) -> tuple[Unknowns, Descent]:
+    vector, descent = levenberg_marquardt(
+        energy.reweigh, energy.linearize, energy.value, flatten(x), damping, n_steps, energy.free
     )
-    return unflatten(vector, x), trace
+    return unflatten(vector, x), descent
 
 
 def landmark_error(head: HeadModel, observed: Observed, x: Unknowns, config: FitConfig) -> jax.Array:

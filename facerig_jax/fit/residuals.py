@@ -1,5 +1,7 @@
 """What the classical solver adds up: whitened residuals with their Jacobians for landmarks, colours and priors."""
 
+from __future__ import annotations
+
 import functools
 
 import jax
@@ -36,6 +38,10 @@ class LandmarkData:
     deviation: jax.Array
     common: jax.Array
     unit_mm: float = struct.field(pytree_node=False, default=1.0)
+
+    def view_axes(self) -> LandmarkData:
+        """Axes for `jax.vmap` over views."""
+        return LandmarkData(None, 0, 0, None, None, self.unit_mm)
 
 
 @struct.dataclass
@@ -83,7 +89,7 @@ def landmark_energy(x: Unknowns, data: LandmarkData, whiten: Whitening, size: in
 
 
 def landmark_normal(x: Unknowns, data: LandmarkData, whiten: Whitening, size: int) -> Normal:
-    """Normal equations of `landmark_energy`."""
+    """Normal equations of `landmark_energy`, of the unknowns GEOMETRY alone."""
 
     def jacobian(pose, inverse_distance, expression, turn):
         points = evaluate(data.model, x.identity, expression)
@@ -96,10 +102,8 @@ def landmark_normal(x: Unknowns, data: LandmarkData, whiten: Whitening, size: in
         )
         identity = jnp.einsum("lij,klj->lik", by_point, data.model.identity, precision=HIGHEST)
         expressed = jnp.einsum("lij,klj->lik", by_point, data.model.expression, precision=HIGHEST)
-        none = jnp.zeros((*identity.shape[:2], x.albedo.shape[0] + N_LIGHT), points.dtype)
-        shared = jnp.concatenate([identity, none[..., N_LIGHT:]], -1)
-        own = join_own(by_pose, by_distance[..., None], expressed, none[..., :N_LIGHT])
-        turned = (jnp.einsum("lij,ljk->lik", turn, block, precision=HIGHEST) for block in (shared, own))
+        own = jnp.concatenate([by_pose, by_distance[..., None], expressed], -1)
+        turned = (jnp.einsum("lij,ljk->lik", turn, block, precision=HIGHEST) for block in (identity, own))
         return tuple(block.reshape(-1, block.shape[-1]) for block in turned)
 
     shared, own = jax.vmap(jacobian)(x.pose, x.inverse_distance, x.expression, whiten.own)
@@ -121,7 +125,7 @@ class ColourData:
 
     model:       PointModel of n face vertices with their tangents, C = 9.
     albedo_mean: (n, 3) and albedo_basis: (A, n, 3), log linear RGB.
-    detail:      (n, 1) standard deviation of each vertex's log albedo around the basis.
+    detail:      (n, 1) or (n, 3) standard deviation of each vertex's log albedo around the basis.
     image:       (V, S, S, 3) blurred crops, linear RGB.
     brightness:  (V,) mean colour of the face in each view.
     """
@@ -196,9 +200,9 @@ def colour_energy(
 ) -> jax.Array:
     """Half the weighted squares after every vertex's own albedo detail d ~ N(0, detail^2) is integrated out.
 
-    residual, slope, weight: (V, n, 3); detail: (n, 1). Residuals that all views share cost little (the skin may simply
-    be darker there); residuals that differ between views are geometry. Neighbouring vertices share their errors, so the
-    sum counts for `colour_count` times fewer.
+    residual, slope, weight: (V, n, 3); detail: (n, 1) or (n, 3). Residuals that all views share cost little (the skin
+    may simply be darker there); residuals that differ between views are geometry. Neighbouring vertices share their
+    errors, so the sum counts for `colour_count` times fewer.
     """
     weight = weight / hyper.colour**2
     explained = detail_gain(slope, weight, detail) * jnp.sum(weight * slope * residual, 0)
@@ -211,7 +215,7 @@ def colour_normal(residual, slope, shared, own, weight, detail, hyper: Hyper) ->
     root = jnp.sqrt(weight / hyper.colour_count) / hyper.colour
 
     def rows(a):
-        return (a * root[..., None]).reshape(n_views, -1, a.shape[-1])
+        return (a * root[..., None]).reshape(n_views, root[0].size, a.shape[-1])
 
     plain = normal_of_views(rows(shared), rows(own), (residual * root).reshape(n_views, -1))
     gain = detail_gain(slope, weight / hyper.colour**2, detail)
@@ -219,7 +223,7 @@ def colour_normal(residual, slope, shared, own, weight, detail, hyper: Hyper) ->
     pull = (root**2 * slope * (gain * jnp.sqrt(hyper.colour_count))[None])[..., None]
     by_shared = jnp.sum(pull * shared, 0)
     by_own = jnp.moveaxis(pull * own, 0, 2).reshape(*own.shape[1:3], -1)
-    columns = jnp.concatenate([by_shared, by_own], -1).reshape(-1, by_shared.shape[-1] + by_own.shape[-1])
+    columns = jnp.concatenate([by_shared, by_own], -1).reshape(residual[0].size, -1)
     explained = jnp.sum(pull[..., 0] * residual, 0).reshape(-1)
     return plain - Normal(
         jnp.matmul(columns.T, columns, precision=HIGHEST),

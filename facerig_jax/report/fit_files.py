@@ -19,9 +19,10 @@ from facerig_jax.head.model import landmark_positions
 from facerig_jax.io.files import atomic_write, write_image
 from facerig_jax.io.folder import RECORD
 from facerig_jax.io.mesh_files import submesh, write_ply, write_points7
+from facerig_jax.report.energies import curves, records
 from facerig_jax.report.page import Report, ReportView, write_report
 from facerig_jax.report.pictures import fit_within, grid
-from facerig_jax.report.steps import Steps, step_energies
+from facerig_jax.report.steps import Steps
 from facerig_jax.report.views import RESIDUAL_SCALE
 from facerig_jax.types import Fit, HeadModel, Rig
 
@@ -155,7 +156,7 @@ def write_page(folder: Path, result: Result) -> None:
         views=views,
         turntable=list(result.turntable),
         expressions=result.expressions,
-        trace={} if result.steps else energies(result.fit.trace),
+        trace={} if result.steps else curves(result.fit.trace, result.names, result.used),
         steps=result.steps,
         files=describe_files(result.fit.rig)
         | {f"views/{name}.ply": "posed mesh, pixels of that photo" for name in _used_names(result)},
@@ -202,30 +203,11 @@ def _summary(result: Result) -> dict[str, str]:
         "Photos used": f"{used.sum()} of {len(used)}",
         "Reprojection error": f"{100 * error.mean():.2f} % (largest {100 * error.max():.2f} %)",
     }
-    shown = {k: v for k, v in energies(result.fit.trace).items() if not result.steps or k.endswith("total")}
-    for name, values in shown.items():
-        rows[f"Energy, {name}"] = f"{values[0]:.4g} → {values[-1]:.4g}"
+    for name, stage in records(result.fit.trace, result.names, result.used).items():
+        if not result.steps or name.endswith("total"):
+            rows[f"Energy, {name}"] = f"{stage['before']:.4g} → {stage['after']:.4g}"
     rows["Fit"] = f"{seconds['fit, compile']:.1f} s compile, {seconds['fit, run']:.1f} s run"
     return rows | {"Version": f"facerig_jax {result.record['versions']['facerig_jax']}"}
-
-
-def energies(trace) -> dict[str, np.ndarray]:
-    """Name -> (steps,) energies, one row for each stage of a stacked trace."""
-    if "steps" in trace:
-        terms = step_energies(trace)
-        return {
-            f"stage {k + 1}, {name}": values[k] for k in range(len(terms["total"])) for name, values in terms.items()
-        }
-    rows = {}
-    for name, values in trace.items():
-        if name == "identity":
-            continue
-        values, title = np.asarray(values, np.float64), name.replace("_", " ")
-        if values.ndim == 1:
-            rows[title] = values
-        else:
-            rows |= {f"{title} {k + 1}": row.reshape(-1) for k, row in enumerate(values)}
-    return rows
 
 
 def write_record(folder: Path, result: Result) -> None:
@@ -251,9 +233,7 @@ def write_record(folder: Path, result: Result) -> None:
         "status": describe(result.fit.status),
         "reprojection_error": float(np.mean(result.error[np.array(result.used)])),
         "views": views,
-        "energies": {
-            name: {"before": values[0], "after": values[-1]} for name, values in energies(result.fit.trace).items()
-        },
+        "energies": records(result.fit.trace, result.names, result.used),
         **result.record,
         "notes": result.notes,
         "files": [*written, RECORD],

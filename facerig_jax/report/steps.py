@@ -68,7 +68,7 @@ def fit_steps(head: HeadModel, fit: Fit, photos, names, used, crop_size: int, si
     Returns:
       Steps, or None when another solver made the fit.
     """
-    if "steps" not in fit.trace:
+    if not isinstance(fit.trace, dict):
         return None
     view = min(np.flatnonzero(used), key=lambda n: abs(float(fit.views.pose[n, 1])))
     steps, stages = fit.trace["steps"], fit.trace["stages"]
