@@ -22,7 +22,6 @@ class FitConfig:
     blur:              Gaussian blur of the crops in pixels, one photometric stage each, coarse to fine; () stops after
                        the landmarks.
     photometric_steps: steps on landmarks and colours in each of these stages.
-    refine_steps:      steps of Adam on the energy of the last of these stages, after it (inorig.refine).
     max_points:        face-region vertices used by the photometric energy (every n-th one).
     """
 
@@ -33,7 +32,6 @@ class FitConfig:
     expression_steps: int = 5
     blur: tuple[float, ...] = (4.0, 1.5)
     photometric_steps: int = 5
-    refine_steps: int = 0
     max_points: int = 2000
 
 
@@ -189,8 +187,6 @@ class LearnedConfig:
     stages, steps: how many, at most 3 stages; 0 stages: the start alone, whose rig is linear.
     step_scale:    per stage, exponent range of the step sizes of identity, pose, expression, expression code, albedo.
     step_bias:     per stage, their exponents where the network gives 0.
-    refine:        further steps of Adam on the last stage's energy and codes, without stages on those of the start's
-                   colours; 0 = none, as published (inorig.refine).
     detach:        no gradient flows between stages nor through the residual statistics.
     checkpoint:    recompute the stages' and steps' insides in reverse mode instead of keeping them.
     unroll:        unroll the loops over stages and steps: twice the compile time, and no faster (BUILD_NOTES).
@@ -218,7 +214,6 @@ class LearnedConfig:
         (0, -2.5, -3.5, -2, -2.5),
         (0, -2.5, -4, -2, -2.5),
     )
-    refine: int = 0
     detach: bool = True
     checkpoint: bool = False
     unroll: bool = False

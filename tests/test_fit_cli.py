@@ -411,6 +411,14 @@ def test_without_a_report_there_are_meshes_and_no_pictures(tmp_path, capsys, two
 
 
 @pytest.mark.usefixtures("fitted_already")
+@pytest.mark.usefixtures("fitted_already")
+def test_a_deprecated_flag_is_taken_and_says_that_it_does_nothing(tmp_path, capsys):
+    images = copies(tmp_path / "photos", BUNDLED[0], BUNDLED[4])
+    code, said, _ = run(capsys, images, tmp_path / "out", refine=10, report=False)
+    assert code == 0
+    assert "--refine is deprecated and does nothing" in said
+
+
 def test_a_foreign_folder_is_refused_unless_overwrite(tmp_path, capsys):
     images = copies(tmp_path / "photos", BUNDLED[0], BUNDLED[4])
     out = tmp_path / "out"

@@ -475,14 +475,3 @@ class TestAblations:
         assert trace["stages"]["landmarks"].shape == (3, 2, 20, 2)
         assert trace["steps"]["landmark"][-1, -1] < trace["steps"]["landmark"][0, 0]
         assert is_finite((state, trace))
-
-    def test_refining_lowers_the_energy_that_the_learned_steps_lowered(self, observed, beginning):
-        problem, begun = beginning
-
-        def energy(n_steps):
-            config = dataclasses.replace(LINEAR, stages=1, refine=n_steps)
-            end, _ = solve(observed, config, see_all)
-            there = begun.replace(rig=end.rig, expression=end.expression)
-            return jax.jit(measured, static_argnums=3)(problem, there, end.pose, config).total
-
-        assert energy(20) < energy(0)

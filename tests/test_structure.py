@@ -45,7 +45,7 @@ DOORS = {
     "warp": {"raster/warp_backend.py"},
     "nvdiffrast": {"raster/nvdiffrast_backend.py"},
     "torch": {"raster/nvdiffrast_backend.py"},
-    "optax": {"training/train_step.py", "evaluate/adam.py", "inorig/refine.py"},
+    "optax": {"training/train_step.py", "evaluate/adam.py"},
     "orbax": {"training/checkpoints.py"},
     "tensorboard": {"training/workdir.py"},
     "imageio": set(),

@@ -168,19 +168,18 @@ def stage_ablations(head: HeadModel, params: dict, config: LearnedConfig) -> lis
         changed("fixed steps", update="fixed"),
         *(changed(f"no {name} energy", energies=without(name)) for name in config.energies),
         changed("linear rig: no networks in it", linear_rig=True),
-        *(changed(f"refined: {n} steps of Adam", refine=n) for n in (10, 50)),
     ]
 
 
 def flow_ablations(head: HeadModel, params: dict, config: LearnedConfig) -> list[Method]:
     """`ablations` of the fit with the flow network."""
 
-    def changed(name: str, passes: int = config.flow.passes, refine: int = 0, **start) -> Method:
+    def changed(name: str, passes: int = config.flow.passes, **start) -> Method:
         fit = dataclasses.replace(config.start, **start)
         if not passes:
             return Method(name, functools.partial(run_classical, head, Hyper(), fit))
         flow = dataclasses.replace(config.flow, passes=passes)
-        return trained(head, "", params, dataclasses.replace(config, start=fit, flow=flow, refine=refine)).named(name)
+        return trained(head, "", params, dataclasses.replace(config, start=fit, flow=flow)).named(name)
 
     steps = [n for n in (1, 3, 8) if n != config.start.landmark_steps]
     return [
@@ -193,6 +192,5 @@ def flow_ablations(head: HeadModel, params: dict, config: LearnedConfig) -> list
         *(changed(f"points: {n} step{'s' * (n > 1)} a look", landmark_steps=n) for n in steps),
         *(changed(f"colours: {n} steps a level", photometric_steps=n) for n in (2, 8)),
         changed("no last fit of expressions", expression_steps=0),
-        *(changed(f"refined: {n} steps of Adam", refine=n) for n in (10, 50)),
         changed("no optimisation: 1 look, 1 step", 1, landmark_steps=1, blur=()),
     ]

@@ -21,7 +21,6 @@ from facerig_jax.geometry.camera import from_image
 from facerig_jax.geometry.light import ambient_light
 from facerig_jax.geometry.rotation import matrix_to_euler
 from facerig_jax.inorig.landmark_energy import FIXED68
-from facerig_jax.inorig.refine import FIT_RATE, refine
 from facerig_jax.numerics import masked_mean
 from facerig_jax.types import HeadModel
 
@@ -70,9 +69,6 @@ def solve_classical(
 
     x, (trace["photometric_stages"], found) = jax.lax.scan(stage, x, jnp.array(config.blur))
     path.append(found)
-    if config.refine_steps:
-        x = refine_colours(head, data, observed, x, hyper, config)
-        path.append(x.identity[None])
     trace["identity"] = jnp.concatenate(path)
     x, trace["expression_stage"] = fit_expressions(head, points, observed, x, hyper, config)
     return x, trace
@@ -153,19 +149,6 @@ def fit_colours(
     x = x.replace(light=fit_light(x, colours.data, sample_weight(head, observed, x, colours, hyper), level))
     energy = fit_energy(head, observed, x, level, hyper, (landmarks,), colours)
     return _minimise(energy, x, hyper.damping, config.photometric_steps)
-
-
-def refine_colours(
-    head: HeadModel, landmarks: terms.LandmarkData, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig
-) -> Unknowns:
-    """`config.refine_steps` steps of Adam on the energy of the last colour stage, its weights held."""
-    colours = colour_data(head, observed, x, hyper, config, config.blur[-1])
-    energy = fit_energy(head, observed, x, light_level(colours), hyper, (landmarks,), colours)
-    start = flatten(x)
-    weights = energy.reweigh(start)
-    hessian = jnp.diagonal(energy.linearize(start, weights).hessian)
-    rates = FIT_RATE * jax.lax.rsqrt(jnp.maximum(hessian, 1e-12))
-    return unflatten(refine(lambda vector: energy.value(vector, weights), start, config.refine_steps, rates), x)
 
 
 def fit_expressions(

@@ -20,7 +20,6 @@ from facerig_jax.geometry.rotation import euler_to_matrix
 from facerig_jax.head.coarse import thin
 from facerig_jax.inorig.decode import DecodedRig, RigCode, decode, displace, first_rig, mode_weights, shade_albedo
 from facerig_jax.inorig.energies import Measured, Observed, Posed, measure, model_landmarks, observed_colours, shading
-from facerig_jax.inorig.refine import refine, stage_rates
 from facerig_jax.inorig.space import RigSpace, make_tables, rig_space
 from facerig_jax.inorig.state import FirstGuess, Problem, SolverState, StageEnd, Unknowns
 from facerig_jax.networks.model import apply, image_features, normalize_images, regress_pose, stage_modules
@@ -148,10 +147,6 @@ def optimise(
     x = Unknowns(zero_code(config, state.pose.dtype), state.pose, state.expression)
     with jax.named_scope(f"stage{stage}_steps"):
         x, steps = jax.lax.scan(step, x, None, length=config.steps, unroll=config.unroll)
-    if config.refine and stage == config.stages - 1:
-        with jax.named_scope("refine"):
-            energy = stage_energy(problem, stage, space, state, config, see)
-            x = refine(lambda x: energy(x)[0], x, config.refine, stage_rates(problem.observed.view_mask))
     with jax.named_scope(f"stage{stage}_end"):
         rig = decode(params, stage, space, x.code, state.rig, head, config)
         whole = decode(params, stage, space, x.code, state.whole, problem.whole, config)

@@ -231,10 +231,6 @@ def check_sizes(config: LearnedConfig) -> None:
         raise ValueError(f"stages, steps: 0 to 3 and at least 1 are allowed, got {config.stages} and {config.steps}.")
     if not config.stages and config.start is None:
         raise ValueError("stages: without any, there has to be a start.")
-    if not config.stages and config.refine and not config.start.blur:
-        raise ValueError(
-            "refine: it goes on with the energy of the last stage, or of start's colours: there is neither."
-        )
     if config.start is not None and not sizes.named_codes:
         raise ValueError("start: the classical solver's fit can be taken over with networks.named_codes alone.")
     if config.start is not None and config.start.crop_margin != config.crop_margin:
