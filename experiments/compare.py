@@ -86,15 +86,13 @@ def ablation_rows(head, given) -> list[methods.Method]:
 
 
 def trained_rows(head, given, allow_untrained: bool) -> list[methods.Method]:
-    """A row for each file of weights; says which kinds are left out."""
+    """A row for each file of weights; says where the learned optimiser is left out."""
     rows = [methods.trained(head, name, params, config) for name, params, config, _ in given]
-    for kind in ("regression", "learned"):
-        if any(config.update == kind for _, _, config, _ in given):
-            continue
-        if allow_untrained:
-            rows.append(untrained(head, kind))
-        else:
-            print(f"{methods.KINDS[kind]}: left out, no --weights with update={kind!r} given.")
+    if any(config.update == "learned" for _, _, config, _ in given):
+        return rows
+    if allow_untrained:
+        return [*rows, methods.trained(head, ", untrained", init_params(jax.random.key(0), BASE), BASE)]
+    print(f"{methods.KINDS['learned']}: left out, no --weights of it given.")
     return rows
 
 
@@ -157,12 +155,6 @@ def learned_solver(given) -> tuple[LearnedConfig, dict | None]:
     """Settings and parameters of the first learned optimiser with stages among some weights; else `BASE` and None."""
     given = ((config, params) for _, params, config, _ in given if config.update == "learned" and config.stages)
     return next(given, (BASE, None))
-
-
-def untrained(head, update: str) -> methods.Method:
-    """A row with random weights, which says so."""
-    config = dataclasses.replace(BASE, update=update)
-    return methods.trained(head, ", untrained", init_params(jax.random.key(0), config), config)
 
 
 # Subjects

@@ -180,8 +180,7 @@ class LearnedConfig:
     visibility:    'step' looks which vertices are seen at every step, as published; 'stage' once a stage.
     energies:      which of 'feature', 'landmark', 'photometric' are minimised.
     geometry_from_colour: True lets the photometric energy move geometry too.
-    update:        'learned' step sizes, 'fixed' ones (the biases below), or 'regression': codes, pose and expression
-                   straight from the features, without looking at the energies.
+    update:        'learned' step sizes, or 'fixed' ones (the biases below).
     dynamic_albedo: whether the last stage's albedo depends on the expression.
     linear_rig:    True leaves the networks' displacements and albedo out: linear modes alone.
     stages, steps: how many, at most 3 stages; 0 stages: the start alone, whose rig is linear.

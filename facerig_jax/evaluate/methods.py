@@ -31,7 +31,6 @@ SOLVER_STEPS = 9
 # What the learned solver is called after its `update`.
 KINDS = {
     "learned": "learned optimiser",
-    "regression": "direct regression",
     "fixed": "fixed steps, trained networks",
 }
 

@@ -271,10 +271,7 @@ def take_step(
     exponent = step_exponents(problem.params["stages"][stage], stage, measured, problem.observed.view_mask, config)
     scale, bias = (jnp.array(x[stage], exponent.dtype) for x in (config.step_scale, config.step_bias))
     size = 10.0 ** (scale * exponent + bias)
-    if config.update == "regression":
-        x = regress(problem, stage, state, config)
-    else:
-        x = descend(x, gradient, size, jnp.sum(problem.observed.view_mask))
+    x = descend(x, gradient, size, jnp.sum(problem.observed.view_mask))
     measures = {"total": total, **measured.terms, "residual": measured.residual, "projected": projected, "seen": seen}
     return x, {**measures, "gradient": gradient, "exponent": exponent, "size": size, "x": x}
 
@@ -303,16 +300,6 @@ def descend(x: Unknowns, gradient: Unknowns, size: jax.Array, count: jax.Array) 
         pose=x.pose - count * size[1] * gradient.pose,
         expression=x.expression - count * size[2] * gradient.expression,
     )
-
-
-def regress(problem: Problem, stage: int, state: SolverState, config: LearnedConfig) -> Unknowns:
-    """Codes, poses and expressions straight from the features' means over each image."""
-    sizes, mask = config.networks, problem.observed.view_mask
-    pooled = jnp.mean(problem.pyramids.rig[stage], (1, 2))
-    module = stage_modules(config, stage)["direct"]
-    shared, own = apply(module, problem.params["stages"][stage]["direct"], pooled, mask)
-    ends = [sizes.identity_code, sizes.identity_code + sizes.expression_code]
-    return Unknowns(RigCode(*jnp.split(shared, ends)), state.pose + own[:, :6], state.expression + own[:, 6:])
 
 
 def finish_stage(
