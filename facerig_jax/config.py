@@ -188,7 +188,6 @@ class LearnedConfig:
     step_bias:     per stage, their exponents where the network gives 0.
     detach:        no gradient flows between stages nor through the residual statistics.
     checkpoint:    recompute the stages' and steps' insides in reverse mode instead of keeping them.
-    unroll:        unroll the loops over stages and steps: twice the compile time, and no faster (BUILD_NOTES).
     """
 
     networks: NetworkConfig = NetworkConfig()
@@ -215,7 +214,6 @@ class LearnedConfig:
     )
     detach: bool = True
     checkpoint: bool = False
-    unroll: bool = False
 
     @property
     def crop_size(self) -> int:

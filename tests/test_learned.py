@@ -116,10 +116,6 @@ class TestProgram:
     def inputs(self, config, observed):
         return tiny.tiny_params(config), tiny.tiny_head(), observed, EnergyWeights()
 
-    def test_unrolled_loops_give_the_same_numbers(self, observed, linear):
-        unrolled = solve(observed, dataclasses.replace(LINEAR, unroll=True), see_all)
-        assert_close(unrolled, linear)
-
 
 def inside(jaxpr, name: str) -> list:
     """The equations of primitive `name` in a jaxpr or an equation's own, not looking inside those that are found."""

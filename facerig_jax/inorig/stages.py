@@ -70,7 +70,7 @@ def solve_learned(
         return run_stage(problem, number, config, see, state)
 
     stage = jax.checkpoint(stage) if config.checkpoint else stage
-    end, trace = jax.lax.scan(stage, state, np.arange(config.stages), unroll=config.unroll)
+    end, trace = jax.lax.scan(stage, state, np.arange(config.stages))
     return end, {"start": {"projected": state.projected, "light": state.light}, **trace}
 
 
@@ -146,7 +146,7 @@ def optimise(
     step = jax.checkpoint(step) if config.checkpoint else step
     x = Unknowns(zero_code(config, state.pose.dtype), state.pose, state.expression)
     with jax.named_scope(f"stage{stage}_steps"):
-        x, steps = jax.lax.scan(step, x, None, length=config.steps, unroll=config.unroll)
+        x, steps = jax.lax.scan(step, x, None, length=config.steps)
     with jax.named_scope(f"stage{stage}_end"):
         rig = decode(params, stage, space, x.code, state.rig, head, config)
         whole = decode(params, stage, space, x.code, state.whole, problem.whole, config)

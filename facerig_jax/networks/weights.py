@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 TRAINED = Path(__file__).parent / "assets" / "trained.npz"
 NOT_PARAMETERS = ("schema_version", "config", "notes")
 # Settings that files of version 0.1 hold and that no longer exist, with the only value that is still read.
-RETIRED = {"refine": 0, "start": {"refine_steps": 0}}
+RETIRED = {"refine": 0, "unroll": False, "start": {"refine_steps": 0}}
 
 
 @functools.cache
