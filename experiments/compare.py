@@ -68,7 +68,7 @@ def compare(options) -> None:
     if record["adam_time_steps"] is None and not ablation:
         record["adam_time_steps"] = steps_in_time(head, next(iter(draw())), config, weights, options.views)
     write_settings(options.out, record)
-    settings = methods.Settings(config, weights, time_steps=record["adam_time_steps"] or 0)
+    settings = methods.Settings(config, time_steps=record["adam_time_steps"] or 0)
     baselines = [] if ablation else methods.baselines(head, tuned.TUNED, settings)
     rows = changes or baselines + trained_rows(head, given, options.allow_untrained)
     curve = tuple(int(v) for v in options.curve) if not options.subjects else ()
@@ -238,10 +238,8 @@ def tune(options) -> None:
     name = check_choice("--method", options.method, tuned.TUNED)
     params, head = load()
     samples = list(synthetic_samples(head, params["detector"], options, options.views, VALIDATION_SEED))
-    config, weights = learned_solver([read_method(path) for path in options.weights])
-    if name.endswith("_features") and weights is None:
-        raise cli.UserError(f"--method={name} needs --weights=FILE of a learned optimiser.")
-    settings = methods.Settings(config, weights, time_steps=options.time_steps)
+    config, _ = learned_solver([read_method(path) for path in options.weights])
+    settings = methods.Settings(config, time_steps=options.time_steps)
     row = 2 + list(tuned.TUNED).index(name)  # after the mean face and pose only
 
     def objective(numbers):

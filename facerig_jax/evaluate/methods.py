@@ -59,23 +59,19 @@ class Method:
 class Settings:
     """How the baselines run.
 
-    config:     of the learned solver whose energies and unknowns the descent baselines share; those on its trained
-                features also share its start.
-    params:     its networks' trained parameters, or None: the baselines then do without what only training gives, the
-                feature energy and the pose regressor.
+    config:     of the learned solver whose energies and unknowns the descent baselines share, but for what only
+                training gives, the feature energy and the pose regressor.
     classical:  of the classical solver.
     time_steps: Adam's steps in the learned solver's run time, 0: not known.
     """
 
     config: LearnedConfig = BASE
-    params: dict | None = None
     classical: FitConfig = FitConfig()
     time_steps: int = 0
 
 
 def baselines(head: HeadModel, tuned: dict[str, dict], settings: Settings) -> list[Method]:
-    """Every method that needs no training, in the order of the table; with trained parameters also the descent
-    baselines on exactly the learned solver's energies.
+    """Every method that needs no training, in the order of the table.
 
     Args:
       head: morphable head.
@@ -91,34 +87,26 @@ def baselines(head: HeadModel, tuned: dict[str, dict], settings: Settings) -> li
         return functools.partial(run_classical, head, Hyper(**tuned[name]), config)
 
     simple = dataclasses.replace(without_training(settings.config), start=None, flow=None)
-    methods = [
+    return [
         Method("mean face", mean_face, timed=False),
         Method("pose only", functools.partial(run_pose, head, simple)),
         Method("linear landmarks", classical("linear", dataclasses.replace(settings.classical, blur=()))),
         Method("classical", classical("classical", settings.classical)),
-        *descents(head, tuned, "", "", init_params(jax.random.key(0), linear(simple)), simple, settings.time_steps),
+        *descents(head, tuned, linear(simple), settings.time_steps),
     ]
-    if settings.params is not None and "feature" in settings.config.energies:
-        given = (settings.params, settings.config, settings.time_steps)
-        methods += descents(head, tuned, "_features", ", learned features", *given)
-    return methods
 
 
-def descents(head, tuned, suffix: str, words: str, params, config: LearnedConfig, time_steps: int) -> list[Method]:
-    """Gradient descent with fixed steps, and Adam, on a learned solver's energies; `suffix` of their numbers' names."""
-    numbers = {name: tuned[name + suffix] for name in ("fixed", "adam", "adam_time")}
-    config = linear(config)
-    weights = EnergyWeights(**{k: v for k, v in numbers["fixed"].items() if k == "feature"})
-    fixed = functools.partial(run_fixed, params, head, numbers["fixed"], weights, config)
+def descents(head: HeadModel, tuned: dict[str, dict], config: LearnedConfig, time_steps: int) -> list[Method]:
+    """Gradient descent with fixed steps, and Adam, on a learned solver's energies."""
+    params = init_params(jax.random.key(0), config)
+    fixed = functools.partial(run_fixed, params, head, tuned["fixed"], EnergyWeights(), config)
 
     def adam(name, n_steps):
-        return functools.partial(run_adam, params, head, AdamNumbers(**numbers[name]), n_steps, config)
+        return functools.partial(run_adam, params, head, AdamNumbers(**tuned[name]), n_steps, config)
 
-    methods = [
-        Method(f"fixed steps{words}", fixed),
-        Method(f"Adam, {SOLVER_STEPS} steps{words}", adam("adam", SOLVER_STEPS)),
-    ]
-    return methods + ([Method(f"Adam, equal time{words}", adam("adam_time", time_steps))] if time_steps else [])
+    timed = [Method("Adam, equal time", adam("adam_time", time_steps))] if time_steps else []
+    adam_steps = Method(f"Adam, {SOLVER_STEPS} steps", adam("adam", SOLVER_STEPS))
+    return [Method("fixed steps", fixed), adam_steps, *timed]
 
 
 def linear(config: LearnedConfig) -> LearnedConfig:
