@@ -11,9 +11,8 @@ from helpers import tiny
 from helpers.subjects import SIZE, small_head, small_params, subject
 from test_api_learned import CONFIG, fit
 
-from experiments.cli import UserError
-from experiments.compare import ablation_rows
 from facerig_jax.config import FitConfig, FlowConfig, Hyper
+from facerig_jax.evaluate.compare import ablation_rows
 from facerig_jax.fit.correspondences import find_points, flow_maps, flow_tables
 from facerig_jax.fit.photometric import Observed
 from facerig_jax.fit.pipeline import (
@@ -29,6 +28,7 @@ from facerig_jax.fit.residuals import landmark_pixels
 from facerig_jax.geometry.camera import normalized_to_pose, project, to_image
 from facerig_jax.head.coarse import thin
 from facerig_jax.head.model import landmark_positions, vertices
+from facerig_jax.io.files import InputError
 from facerig_jax.networks.model import check_params, init_params
 from facerig_jax.networks.weights import TRAINED, trained
 from facerig_jax.numerics import linear_to_srgb
@@ -251,7 +251,7 @@ def test_every_row_of_the_ablation_leaves_out_something_else():
     rows = ablation_rows(small_head(), [("", params, model, "")])
     assert rows[0].run.args[-1] == model
     assert len({row.name for row in rows}) == len({row.run.args[-1] for row in rows}) == len(rows)
-    with pytest.raises(UserError, match="--what=ablation needs one file"):
+    with pytest.raises(InputError, match="--what=ablation needs one file"):
         ablation_rows(small_head(), [("", params, dataclasses.replace(model, flow=None), "")])
     model = dataclasses.replace(model, stages=3)
     params = init_params(jax.random.key(0), model)

@@ -78,22 +78,33 @@ def baselines(head: HeadModel, tuned: dict[str, dict], settings: Settings) -> li
       tuned: name -> numbers, see `tuned`.
       settings: how they run.
     """
-    neutral = head.unit_mm * jnp.asarray(head.mean)
-
-    def mean_face(photos: Photos) -> Estimate:
-        return Estimate(neutral, jnp.broadcast_to(neutral, (photos.images.shape[0], *neutral.shape)))
 
     def classical(name, config):
         return functools.partial(run_classical, head, Hyper(**tuned[name]), config)
 
     simple = dataclasses.replace(without_training(settings.config), start=None, flow=None)
     return [
-        Method("mean face", mean_face, timed=False),
+        mean_face(head),
         Method("pose only", functools.partial(run_pose, head, simple)),
         Method("linear landmarks", classical("linear", dataclasses.replace(settings.classical, blur=()))),
         Method("classical", classical("classical", settings.classical)),
         *descents(head, tuned, linear(simple), settings.time_steps),
     ]
+
+
+def mean_face(head: HeadModel) -> Method:
+    """The mean head, whatever the photos show."""
+    neutral = head.unit_mm * jnp.asarray(head.mean)
+    return Method(
+        "mean face",
+        lambda photos: Estimate(neutral, jnp.broadcast_to(neutral, (photos.images.shape[0], *neutral.shape))),
+        timed=False,
+    )
+
+
+def as_shipped(head: HeadModel) -> list[Method]:
+    """The mean face and the classical solver with its default numbers, which are not `tuned`'s."""
+    return [mean_face(head), Method("classical", functools.partial(run_classical, head, Hyper(), FitConfig()))]
 
 
 def descents(head: HeadModel, tuned: dict[str, dict], config: LearnedConfig, time_steps: int) -> list[Method]:
