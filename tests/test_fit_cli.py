@@ -19,7 +19,6 @@ import trimesh
 from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
-from test_export import validator  # noqa: F401 (a fixture)
 
 from experiments import candidates, cli, fit
 from facerig_jax import apply_rig, load
@@ -144,7 +143,7 @@ def test_points7_are_named_places_on_the_neutral_mesh(two, head):
     assert trimesh.proximity.closest_point_naive(mesh, points)[1].max() < 0.01
 
 
-def test_glb_is_valid_and_has_52_named_targets_with_texture(two, head, validator):  # noqa: F811
+def test_glb_is_valid_and_has_52_named_targets_with_texture(two, head, validator):
     out, result, _ = two
     command = ["node", ROOT / "tests" / "gltf_validate.mjs", validator, out / "rig.glb"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

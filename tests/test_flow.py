@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny
+from helpers.learned import CONFIG, fit
 from helpers.subjects import SIZE, small_head, small_params, subject
-from test_api_learned import CONFIG, fit
 
 from facerig_jax.config import FitConfig, FlowConfig, Hyper
 from facerig_jax.evaluate.compare import ablation_rows

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from helpers.blobs import DIRECTIONS, RADII, moved, rotation_matrix, sphere, with_nose
 from helpers.tiny import tiny_head
-from test_evaluate import DIRECTIONS, RADII, moved, rotation_matrix, with_nose
-from test_mesh import sphere
 
 from facerig_jax.detect.landmarks import LANDMARKS68
 from facerig_jax.evaluate import compare, methods
