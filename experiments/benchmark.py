@@ -21,7 +21,7 @@ from facerig_jax.config import PRESETS, EnergyWeights, LearnedConfig
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.head import load_head
 from facerig_jax.inorig.energies import Observed, landmark_weights
-from facerig_jax.inorig.stages import begin, run_stage, solve_learned
+from facerig_jax.inorig.stages import solve_learned
 from facerig_jax.inorig.state import FirstGuess
 from facerig_jax.networks.model import init_params
 from facerig_jax.raster.rasterize import RASTERIZERS, image_to_clip, interpolate, rasterize, triangle_ids
@@ -148,48 +148,10 @@ def raster() -> Iterator[Row | str]:
                 yield measure(f"{name}, {backend}", by_backend, *args, reference=name)
 
 
-def loop_over_stages(params, head, observed, weights, config: LearnedConfig, **options):
-    """The learned solver with Python's loop in place of the scan over stages."""
-    problem, state = begin(params, head, observed, weights, config, **options)
-    traces = []
-    for stage in range(config.stages):
-        state, trace = run_stage(problem, stage, config, visible, state)
-        traces.append(trace)
-    return state, jax.tree.map(lambda *x: jnp.stack(x), *traces)
-
-
 def presets() -> Iterator[Row | str]:
     """The learned solver, 4 views on the embedded head: `base` against `paper`."""
     yield measure("paper", *learned_fit("paper"))
     yield measure("base", *learned_fit("base"), reference="paper")
-
-
-def loops() -> Iterator[Row | str]:
-    """The same as scans and as loops, forward and with gradient by all weights. Compiles for a quarter of an hour."""
-    for preset in PRESETS:
-        config = PRESETS[preset]
-        forward, *inputs = learned_fit(preset)
-
-        def gradient(params, head, observed, forward=forward, **options):
-            def loss(params):
-                return jnp.mean(forward(params, head, observed, **options)[1]["stages"]["vertices"] ** 2)
-
-            return jax.grad(loss)(params)
-
-        unrolled = {"config": dataclasses.replace(config, unroll=True)}
-        checkpoint = {"config": dataclasses.replace(config, checkpoint=True)}
-        loop = {"solve": loop_over_stages}
-        works = {
-            "scan": (forward, {}),
-            "scan, unrolled": (forward, unrolled),
-            "Python loop over stages": (forward, loop),
-            "gradient, scan, checkpoint": (gradient, checkpoint),
-            "gradient, scan": (gradient, {}),
-            "gradient, Python loop over stages": (gradient, loop),
-        }
-        for name, (function, options) in works.items():
-            work = functools.partial(function, **options)
-            yield measure(f"{preset}, {name}", work, *inputs, reference=f"{preset}, scan")
 
 
 def learned_fit(preset: str, views: int = 4):
@@ -197,8 +159,8 @@ def learned_fit(preset: str, views: int = 4):
     config = PRESETS[preset]
     first = None if config.networks.pose_blocks else FirstGuess(jnp.zeros((views, 6)))
 
-    def forward(params, head, observed, solve=solve_learned, config=config):
-        return solve(params, head, observed, EnergyWeights(), config, first=first)
+    def forward(params, head, observed):
+        return solve_learned(params, head, observed, EnergyWeights(), config, first=first)
 
     head = jax.tree.map(jnp.asarray, load_head())
     return forward, init_params(jax.random.key(0), config), head, noise_views(config, head, views)
@@ -267,7 +229,6 @@ def _seconds(call: Callable) -> float:
 SECTIONS: dict[str, Callable[[], Iterator[Row | str]]] = {
     "raster": raster,
     "presets": presets,
-    "loops": loops,
     "training": training,
 }
 

@@ -38,6 +38,7 @@ from facerig_jax.report.steps import fit_steps
 from facerig_jax.report.views import rig_pictures, view_pictures
 from facerig_jax.texture import unwrap_texture
 
+REFINE = "--refine is deprecated and does nothing: the steps it added gained nothing that could be measured."
 UNTRAINED = "The networks have random weights (--allow_untrained): what follows is not a likeness."
 
 _IMAGES = flags.DEFINE_string("images", None, "Folder, pattern ('DIR/*.jpg'), photo or video of one person.")
@@ -46,7 +47,7 @@ _SOLVER = flags.DEFINE_string("solver", "learned", f"Solver: {', '.join(SOLVERS)
 _PRESET = flags.DEFINE_string("preset", "trained", f"Networks of --solver=learned: {', '.join(LEARNED)}.")
 _UNTRAINED = flags.DEFINE_bool("allow_untrained", False, "Run --solver=learned on random weights: not a likeness.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "Weights of --solver=learned, written by experiments.train (.npz).")
-_REFINE = flags.DEFINE_integer("refine", 0, "Steps of Adam after the learned ones, same energies.", lower_bound=0)
+_REFINE = flags.DEFINE_integer("refine", 0, "Deprecated, does nothing.", lower_bound=0)
 _MAX_PHOTOS = flags.DEFINE_integer("max_photos", 8, "Photos or frames to fit, 1 to 8; of more, the best are chosen.")
 _REPORT = flags.DEFINE_bool("report", True, "Draw pictures too: overlays, gallery.png and report.html.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Write into a folder that holds other things than an earlier fit.")
@@ -61,7 +62,7 @@ def main() -> None:
         loading = pool.submit(load_parameters)
         inputs, photos, files = read_inputs(_IMAGES.value)
         params, head = loading.result()
-    notes = tell([UNTRAINED]) if _UNTRAINED.value else []
+    notes = tell([UNTRAINED] * _UNTRAINED.value + [REFINE] * bool(_REFINE.value))
     notes += describe_inputs(inputs, photos)
     if len(photos) > _MAX_PHOTOS.value:
         with phases("choose"):
@@ -96,8 +97,6 @@ def check_flags() -> None:
         raise cli.UserError(f"--allow_untrained goes with --solver=learned and --preset={' or '.join(PRESETS)}.")
     if _WEIGHTS.value and (_SOLVER.value != "learned" or _UNTRAINED.value):
         raise cli.UserError("--weights goes with --solver=learned, without --allow_untrained.")
-    if _REFINE.value and _SOLVER.value != "learned":
-        raise cli.UserError("--refine goes with --solver=learned.")
     if not 1 <= _MAX_PHOTOS.value <= 8:
         raise cli.UserError(f"--max_photos: 1 to 8 are allowed, got {_MAX_PHOTOS.value}.")
     check_folder(_OUT.value, _OVERWRITE.value)
@@ -151,8 +150,7 @@ def fit_settings():
     """Static and traced settings of the chosen solver."""
     config = PRESETS.get(_PRESET.value) if _SOLVER.value == "learned" else None
     config = given_weights()[1] if _WEIGHTS.value else config
-    config, hyper = solver_settings(_SOLVER.value, config, None)
-    return (dataclasses.replace(config, refine=_REFINE.value) if _REFINE.value else config), hyper
+    return solver_settings(_SOLVER.value, config, None)
 
 
 @functools.cache

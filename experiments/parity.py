@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from experiments.goldens import compare, compute, load_recipe, make_problem, stages_behind
+from facerig_jax.inorig.goldens import compare, compute, load_recipe, make_problem, stages_behind
 
 _RECIPE = flags.DEFINE_string("recipe", None, "Folder of recipe.py and state_dict.txt.")
 _GOLDEN = flags.DEFINE_string("golden", None, "The .npz to compare with; any subset of the arrays.")

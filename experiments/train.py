@@ -19,7 +19,7 @@ import jax
 from absl import flags
 
 from experiments import cli
-from experiments.curves import draw_curves
+from facerig_jax.evaluate.plots import draw_curves
 from facerig_jax.io.serialize import with_overrides
 from facerig_jax.platform import prefer_fast_gradients
 from facerig_jax.training.config import TrainConfig

@@ -22,7 +22,6 @@ class FitConfig:
     blur:              Gaussian blur of the crops in pixels, one photometric stage each, coarse to fine; () stops after
                        the landmarks.
     photometric_steps: steps on landmarks and colours in each of these stages.
-    refine_steps:      steps of Adam on the energy of the last of these stages, after it (inorig.refine).
     max_points:        face-region vertices used by the photometric energy (every n-th one).
     """
 
@@ -33,7 +32,6 @@ class FitConfig:
     expression_steps: int = 5
     blur: tuple[float, ...] = (4.0, 1.5)
     photometric_steps: int = 5
-    refine_steps: int = 0
     max_points: int = 2000
 
 
@@ -182,18 +180,14 @@ class LearnedConfig:
     visibility:    'step' looks which vertices are seen at every step, as published; 'stage' once a stage.
     energies:      which of 'feature', 'landmark', 'photometric' are minimised.
     geometry_from_colour: True lets the photometric energy move geometry too.
-    update:        'learned' step sizes, 'fixed' ones (the biases below), or 'regression': codes, pose and expression
-                   straight from the features, without looking at the energies.
+    update:        'learned' step sizes, or 'fixed' ones (the biases below).
     dynamic_albedo: whether the last stage's albedo depends on the expression.
     linear_rig:    True leaves the networks' displacements and albedo out: linear modes alone.
     stages, steps: how many, at most 3 stages; 0 stages: the start alone, whose rig is linear.
     step_scale:    per stage, exponent range of the step sizes of identity, pose, expression, expression code, albedo.
     step_bias:     per stage, their exponents where the network gives 0.
-    refine:        further steps of Adam on the last stage's energy and codes, without stages on those of the start's
-                   colours; 0 = none, as published (inorig.refine).
     detach:        no gradient flows between stages nor through the residual statistics.
     checkpoint:    recompute the stages' and steps' insides in reverse mode instead of keeping them.
-    unroll:        unroll the loops over stages and steps: twice the compile time, and no faster (BUILD_NOTES).
     """
 
     networks: NetworkConfig = NetworkConfig()
@@ -218,10 +212,8 @@ class LearnedConfig:
         (0, -2.5, -3.5, -2, -2.5),
         (0, -2.5, -4, -2, -2.5),
     )
-    refine: int = 0
     detach: bool = True
     checkpoint: bool = False
-    unroll: bool = False
 
     @property
     def crop_size(self) -> int:

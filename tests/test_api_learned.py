@@ -6,34 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.learned import CONFIG, fit
 from helpers.subjects import small_head, small_params, subject
-from helpers.tiny import SIZES, tiny_params
+from helpers.tiny import SIZES
 
 import facerig_jax
 from facerig_jax import api
-from facerig_jax.config import BASE, FitConfig, LearnedConfig
+from facerig_jax.config import BASE, FitConfig
 from facerig_jax.fit import status as codes
 from facerig_jax.geometry.camera import resized_pose
 from facerig_jax.networks.model import count_parameters, init_params
 from facerig_jax.networks.weights import TRAINED, trained
-
-CONFIG = LearnedConfig(
-    networks=dataclasses.replace(SIZES, pose_blocks=(), codes=6, modes=6, named_codes=True, norm="group"),
-    landmarks="dense",
-    linear_colour=True,
-    inverse_distance=1e-3,
-    coarse=True,
-    visibility="stage",
-    steps=2,
-    step_scale=((1, 1, 1, 1, 1),) * 3,
-    step_bias=((-3, -5, -4, -3, -2),) * 3,
-)
-
-
-def fit(images, landmarks, params=None, **changes):
-    params = {**small_params(), "learned": tiny_params(CONFIG)} if params is None else params
-    options = {"solver": "learned", "config": CONFIG, **changes}
-    return facerig_jax.fit_rig(images, params, small_head(), landmarks=landmarks, **options)
 
 
 @pytest.fixture(scope="module")

@@ -187,8 +187,7 @@ def test_the_search_finds_a_minimum_and_never_takes_what_is_not_finite():
 
 def test_every_baseline_has_numbers_of_the_right_names():
     assert set(tuned.TUNED["adam"]) <= {field.name for field in dataclasses.fields(AdamNumbers)}
-    order = ["linear", "classical", "fixed", "adam", "adam_time"]  # that of the table, from its third row on
-    assert list(tuned.TUNED) == order + [f"{name}_features" for name in order[2:]]
+    assert list(tuned.TUNED) == ["linear", "classical", "fixed", "adam", "adam_time"]  # the table's, from its third row
     assert all(value > 0 for numbers in tuned.TUNED.values() for value in numbers.values())
 
 
@@ -249,14 +248,6 @@ def test_adam_takes_any_number_of_steps_in_one_program_and_lowers_its_energy(sam
 
     still = runs.run_pose(head, config, photos)
     assert landmark_gap(many) < landmark_gap(nine) < landmark_gap(still)
-
-
-def test_trained_features_add_the_descent_baselines_on_the_same_energies():
-    config = methods.Settings(SOLVER).config
-    names = [m.name for m in methods.baselines(tiny_head(), tuned.TUNED, methods.Settings(SOLVER, {}, time_steps=50))]
-    assert "feature" in config.energies
-    assert names[-3:] == [f"{name}, learned features" for name in names[4:7]]
-    assert [m.name for m in methods.baselines(tiny_head(), tuned.TUNED, methods.Settings(SOLVER))] == names[:6]
 
 
 def test_the_neutral_after_the_last_step_is_the_result(rows, samples):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.dome import face_model, inputs
+from helpers.goldens import relative, vertex_embedding
 from jax.test_util import check_grads
 
 from facerig_jax.geometry.camera import to_image
@@ -16,7 +17,6 @@ from facerig_jax.geometry.sampling import bilinear
 from facerig_jax.inorig.feature_energy import feature_energy
 from facerig_jax.inorig.landmark_energy import contour_points, landmark68_points, landmark_energy
 from facerig_jax.inorig.photometric_energy import photometric_energy
-from facerig_jax.types import LandmarkEmbedding
 
 GOLDEN = Path(__file__).parent / "data" / "golden_units.npz"
 TOLERANCE = 1e-6
@@ -32,14 +32,6 @@ def golden():
 def _double():
     with jax.enable_x64(True):
         yield
-
-
-def relative(a, b):
-    return np.max(np.abs(np.asarray(a) - b)) / np.max(np.abs(b))
-
-
-def vertex_embedding(index):
-    return LandmarkEmbedding(np.stack([index] * 3, -1), np.eye(3)[np.zeros(len(index), int)], np.ones(len(index)))
 
 
 def test_landmark_energy_residual_and_gradient_equal_the_published_code(golden):

@@ -2,31 +2,10 @@
 
 import numpy as np
 import pytest
-from test_mesh import sphere
+from helpers.blobs import DIRECTIONS, RADII, moved, rotation_matrix, sphere, with_nose
 
 from facerig_jax.evaluate.scan_protocols import face_crop, fg2018_rmse, now_distances, procrustes, refine
 from facerig_jax.geometry.surface_distance import closest_points, triangle_normals
-
-
-def rotation_matrix(rng):
-    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
-    q = q * np.sign(np.diag(r))
-    return q * np.sign(np.linalg.det(q))
-
-
-# Outer and inner right, inner and outer left eye, nose bottom, right and left mouth corner, on the front of a blob.
-DIRECTIONS = np.array(
-    [
-        [-0.6, 0.3, 0.7],
-        [-0.2, 0.3, 0.9],
-        [0.2, 0.3, 0.9],
-        [0.6, 0.3, 0.7],
-        [0, -0.2, 1],
-        [-0.3, -0.5, 0.8],
-        [0.3, -0.5, 0.8],
-    ]
-)
-RADII = np.array([70.0, 95.0, 60.0])
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +14,6 @@ def blob():
     vertices, faces = sphere(24, 48)
     directions = DIRECTIONS / np.linalg.norm(DIRECTIONS, axis=1, keepdims=True)
     return with_nose(np.asarray(vertices, np.float64) * RADII), np.asarray(faces), with_nose(directions * RADII)
-
-
-def with_nose(points):
-    bump = np.exp(-np.sum((points - np.array([8.0, -5.0, 60.0])) ** 2, 1) / 25.0**2)
-    return points + bump[:, None] * np.array([3.0, -4.0, 22.0])
-
-
-def moved(rng, *arrays, scale=1.0):
-    rotation, shift = rotation_matrix(rng), rng.normal(size=3) * 50
-    return [scale * a @ rotation.T + shift for a in arrays]
 
 
 # The scored region

@@ -4,19 +4,17 @@ import base64
 import errno
 import io
 import json
-import os
 import re
-import shutil
 import struct
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pygltflib
 import pytest
 import trimesh
+from helpers.pages import Page
 from helpers.rigs import NAMES, PARTS, TEXTURE, embedded_head, learned_rig, read_accessor, small_head, vertices_of
 from PIL import Image
 
@@ -26,9 +24,6 @@ from facerig_jax.report import charts, pictures
 from facerig_jax.report import page as report
 from facerig_jax.rig.frozen import linearize
 from facerig_jax.types import Crop, Views
-
-NODE_FOLDER = Path(__file__).parents[1] / ".cache" / "node"
-
 
 # Atomic writes
 
@@ -349,21 +344,6 @@ def test_rigs_that_do_not_belong_to_the_head_are_refused(change, message):
         glb.glb_bytes(rig.replace(**change), head, TEXTURE)
 
 
-@pytest.fixture(scope="module")
-def validator():
-    """The folder with the Khronos validator, installed on first use; FACERIG_REQUIRE_VALIDATOR=1 forbids skipping."""
-    missing = pytest.fail if os.environ.get("FACERIG_REQUIRE_VALIDATOR") else pytest.skip
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        missing("node and npm are needed to run the Khronos glTF validator.")
-    if not (NODE_FOLDER / "node_modules" / "gltf-validator").is_dir():
-        package = "gltf-validator@2.0.0-dev.3.10"
-        command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", NODE_FOLDER, package]
-        NODE_FOLDER.mkdir(parents=True, exist_ok=True)
-        if subprocess.run(command, check=False, timeout=120).returncode != 0:
-            missing("npm could not install gltf-validator (no network?).")
-    return NODE_FOLDER
-
-
 @pytest.mark.parametrize("kind", ["sparse", "dense"])
 def test_glb_is_valid_by_the_khronos_validator(case, kind, validator):
     script = Path(__file__).with_name("gltf_validate.mjs")
@@ -545,32 +525,6 @@ def test_fit_within_reduces_and_never_enlarges():
 
 
 # Report
-
-
-class Page(HTMLParser):
-    """Collects what the page would fetch, its pictures, its text, and whether its elements are closed in order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.links, self.pictures, self.text, self.stack = [], [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        self.links += [attributes[key] for key in ("src", "href") if attributes.get(key)]
-        if tag == "img":
-            self.pictures.append(attributes)
-        if tag not in ("img", "meta", "input"):
-            self.stack.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        pass
-
-    def handle_endtag(self, tag):
-        assert self.stack.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
 
 
 def full_report(side=120) -> report.Report:

@@ -19,7 +19,6 @@ import trimesh
 from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
-from test_export import validator  # noqa: F401 (a fixture)
 
 from experiments import candidates, cli, fit
 from facerig_jax import apply_rig, load
@@ -144,7 +143,7 @@ def test_points7_are_named_places_on_the_neutral_mesh(two, head):
     assert trimesh.proximity.closest_point_naive(mesh, points)[1].max() < 0.01
 
 
-def test_glb_is_valid_and_has_52_named_targets_with_texture(two, head, validator):  # noqa: F811
+def test_glb_is_valid_and_has_52_named_targets_with_texture(two, head, validator):
     out, result, _ = two
     command = ["node", ROOT / "tests" / "gltf_validate.mjs", validator, out / "rig.glb"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -413,6 +412,14 @@ def test_without_a_report_there_are_meshes_and_no_pictures(tmp_path, capsys, two
 
 
 @pytest.mark.usefixtures("fitted_already")
+@pytest.mark.usefixtures("fitted_already")
+def test_a_deprecated_flag_is_taken_and_says_that_it_does_nothing(tmp_path, capsys):
+    images = copies(tmp_path / "photos", BUNDLED[0], BUNDLED[4])
+    code, said, _ = run(capsys, images, tmp_path / "out", refine=10, report=False)
+    assert code == 0
+    assert "--refine is deprecated and does nothing" in said
+
+
 def test_a_foreign_folder_is_refused_unless_overwrite(tmp_path, capsys):
     images = copies(tmp_path / "photos", BUNDLED[0], BUNDLED[4])
     out = tmp_path / "out"

@@ -8,23 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny
+from helpers.learned import CONFIG, fit
 from helpers.subjects import SIZE, small_head, small_params, subject
-from test_api_learned import CONFIG, fit
 
-from experiments.cli import UserError
-from experiments.compare import ablation_rows
 from facerig_jax.config import FitConfig, FlowConfig, Hyper
+from facerig_jax.evaluate.compare import ablation_rows
 from facerig_jax.fit.correspondences import find_points, flow_maps, flow_tables
-from facerig_jax.fit.parameters import flatten
-from facerig_jax.fit.photometric import Observed, colour_data, light_level
+from facerig_jax.fit.photometric import Observed
 from facerig_jax.fit.pipeline import (
     fit_colours,
-    fit_energy,
     fit_expressions,
     fit_landmarks,
     initial,
     landmark_data,
-    refine_colours,
     solve_classical,
 )
 from facerig_jax.fit.preprocess import look as look_at_photos
@@ -32,6 +28,7 @@ from facerig_jax.fit.residuals import landmark_pixels
 from facerig_jax.geometry.camera import normalized_to_pose, project, to_image
 from facerig_jax.head.coarse import thin
 from facerig_jax.head.model import landmark_positions, vertices
+from facerig_jax.io.files import InputError
 from facerig_jax.networks.model import check_params, init_params
 from facerig_jax.networks.weights import TRAINED, trained
 from facerig_jax.numerics import linear_to_srgb
@@ -208,25 +205,6 @@ def test_the_stages_compare_points_where_the_network_sees_them():
     np.testing.assert_allclose(first.offsets, jnp.broadcast_to(jnp.array([2, -1, 0.5]), first.offsets.shape), atol=1e-4)
 
 
-def test_refining_lowers_the_energy_of_the_colours():
-    observed, *_ = look(turned=False)
-    config = dataclasses.replace(START, landmark_steps=6, blur=(1.5,), max_points=200, photometric_steps=1)
-
-    @functools.partial(jax.jit, static_argnums=2)
-    def refined(head, observed, n_steps):
-        steps = dataclasses.replace(config, refine_steps=n_steps)
-        points = landmark_data(head, observed, Hyper(), config)
-        x, _ = fit_landmarks(head, points, observed, initial(head, observed, Hyper(), config), Hyper(), config)
-        x, _ = fit_colours(head, points, observed, x, Hyper(), config, 1.5)
-        colours = colour_data(head, observed, x, Hyper(), config, 1.5)
-        energy = fit_energy(head, observed, x, light_level(colours), Hyper(), (points,), colours)
-        end = refine_colours(head, points, observed, x, Hyper(), steps) if n_steps else x
-        return energy.value(flatten(end), energy.reweigh(flatten(x)))
-
-    start, some, many = (float(refined(small_head(), observed, n_steps)) for n_steps in (0, 3, 20))
-    assert many < some < start
-
-
 def test_it_learns_on_its_own_passes_too_once_there_is_one_to_start_from():
     model = dataclasses.replace(CONFIG, start=START, flow=dataclasses.replace(FLOW, passes=3), stages=0)
     config = TrainConfig(task="flow", model=model)
@@ -273,7 +251,7 @@ def test_every_row_of_the_ablation_leaves_out_something_else():
     rows = ablation_rows(small_head(), [("", params, model, "")])
     assert rows[0].run.args[-1] == model
     assert len({row.name for row in rows}) == len({row.run.args[-1] for row in rows}) == len(rows)
-    with pytest.raises(UserError, match="--what=ablation needs one file"):
+    with pytest.raises(InputError, match="--what=ablation needs one file"):
         ablation_rows(small_head(), [("", params, dataclasses.replace(model, flow=None), "")])
     model = dataclasses.replace(model, stages=3)
     params = init_params(jax.random.key(0), model)
@@ -286,7 +264,6 @@ def test_every_row_of_the_ablation_leaves_out_something_else():
 
 def test_settings_that_do_not_fit_are_refused_in_words():
     for changes, message in (
-        ({"stages": 0, "refine": 3}, "refine: it goes on with the energy of the last stage, or of start's colours"),
         ({"start": None}, "flow: it serves the classical solver's fit"),
         ({"flow": dataclasses.replace(FLOW, uv_size=30)}, r"flow.uv_size: a multiple of 4 is needed, got 30"),
         ({"flow": dataclasses.replace(FLOW, widths=(8, 9))}, r"flow.widths: multiples of 8 are needed"),

@@ -93,6 +93,16 @@ def test_polygons_become_fans_in_every_format(tmp_path):
         np.testing.assert_array_equal(read_mesh(tmp_path / name).faces, [[0, 1, 2], [0, 2, 3], [2, 4, 3]])
 
 
+def test_every_vertex_of_an_obj_stays_in_its_place_whatever_its_groups_and_materials_use(tmp_path):
+    """Two materials, a corner with two texture coordinates, and vertices that no face names, first and last."""
+    corners = np.array([[9, 9, 9], [0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [7, 7, 7]], float)
+    lines = [f"v {x} {y} {z}" for x, y, z in corners] + ["vt 0 0", "vt 1 1", "o left", "usemtl a", "f 2/1 3/1 4/2"]
+    (tmp_path / "a.obj").write_text("\n".join([*lines, "o right", "usemtl b", "f 2/2 4/1 5/1"]))
+    found = read_mesh(tmp_path / "a.obj")
+    np.testing.assert_array_equal(found.vertices, corners)
+    np.testing.assert_array_equal(found.faces, [[1, 2, 3], [1, 3, 4]])
+
+
 DAMAGED = {
     "empty.ply": b"",
     "text.ply": b"hello",

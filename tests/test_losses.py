@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.dome import face_model
-from test_energies import relative, vertex_embedding
+from helpers.goldens import relative, vertex_embedding
 
 from facerig_jax.geometry.camera import to_image
 from facerig_jax.training import losses

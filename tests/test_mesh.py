@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import dome
 from helpers import raster_reference as reference
+from helpers.blobs import sphere, sphere_in_image
 from jax.test_util import check_grads
 
 from facerig_jax.geometry.mesh import triangle_normals, vertex_normals
@@ -16,26 +17,6 @@ from facerig_jax.raster.uv import UVTable, uv_table, uv_to_vertex, vertex_to_uv
 from facerig_jax.raster.visibility import depth_map, visible
 
 DATA = pathlib.Path(__file__).parent / "data"
-
-
-def sphere(rings=12, sectors=24):
-    """A closed unit sphere, y up, faces counter-clockwise seen from outside: vertices (P, 3), faces (F, 3)."""
-    polar, azimuth = np.linspace(0, np.pi, rings + 1)[1:-1], np.linspace(0, 2 * np.pi, sectors, endpoint=False)
-    t, p = np.meshgrid(polar, azimuth, indexing="ij")
-    body = np.stack([np.sin(t) * np.sin(p), np.cos(t), np.sin(t) * np.cos(p)], -1).reshape(-1, 3)
-    index = np.arange((rings - 1) * sectors).reshape(rings - 1, sectors)
-    a, b, c, d = index[:-1], np.roll(index, -1, 1)[:-1], index[1:], np.roll(index, -1, 1)[1:]
-    top, bottom = np.full(sectors, len(body)), np.full(sectors, len(body) + 1)
-    faces = [(a, c, b), (b, c, d), (top, index[0], np.roll(index[0], -1)), (bottom, np.roll(index[-1], -1), index[-1])]
-    faces = np.concatenate([np.stack(face, -1).reshape(-1, 3) for face in faces]).astype(np.int32)
-    return np.concatenate([body, [[0, 1, 0], [0, -1, 0]]]), faces
-
-
-def sphere_in_image(size, radius, centre=None):
-    """The sphere in the image frame of a size x size picture, px."""
-    vertices, faces = sphere()
-    centre = ((size - 1) / 2, (size - 1) / 2, 0) if centre is None else centre
-    return vertices * [radius, -radius, radius] + centre, faces
 
 
 def test_normals_of_a_sphere_point_outwards():

@@ -1,6 +1,5 @@
 """Every network against literals and its own contract; sizes, initialisation and the import of published weights."""
 
-import dataclasses
 import functools
 
 import jax
@@ -221,7 +220,6 @@ def test_feature_maps_halve_from_the_finest_on(rng):
 
 
 GROUP_NORM = tiny.changed(norm="group")
-REGRESSION = dataclasses.replace(tiny.CONFIG, update="regression")
 # Place in the parameters, stage (None: sees images), settings, shapes of the inputs.
 MAPS = tuple((2, size, size, width) for size, width in ((2, 8), (4, 8), (8, 8), (16, 4), (32, 4)))
 UV8, UV16, UV_VIEWS = (8, 8, 4), (16, 16, 4), (2, 8, 8, 7)
@@ -243,7 +241,6 @@ NETWORKS = [
     ("albedo_out", 2, tiny.CONFIG, [(2, 16, 16, 4)]),
     ("step", 0, tiny.CONFIG, [(6,)]),
     ("albedo_step", 0, tiny.CONFIG, [(3,)]),
-    ("direct", 1, REGRESSION, [(2, 4), (2,)]),
 ]
 
 
@@ -343,11 +340,6 @@ class TestInitialisation:
         params = by_path(init_params(jax.random.key(0), tiny.changed(named_codes=True)))
         assert not params["stages/0/expression/out/kernel"].any()
         assert params["stages/1/expression/out/kernel"].any()
-
-    def test_a_direct_regressor_starts_with_no_change(self):
-        stage = init_params(jax.random.key(0), REGRESSION)["stages"][2]
-        assert not stage["direct"]["subject"]["kernel"].any()
-        assert not stage["direct"]["view"]["kernel"].any()
 
     def test_two_keys_give_two_networks_and_one_key_gives_one(self, params):
         again = by_path(init_params(jax.random.key(0), tiny.CONFIG))

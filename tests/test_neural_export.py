@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pygltflib
 import pytest
+from helpers.pages import Page
 from helpers.rigs import TEXTURE, embedded_head, learned_rig, small_head
-from test_export import Page
 
 from facerig_jax.export import export_rig, glb, rig_file
 from facerig_jax.fit.linear_points import dense_landmark_model, evaluate

@@ -1,24 +1,32 @@
 """What the errors of an evaluation say in cases where the answer is known."""
 
+import shutil
+import types
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from helpers.blobs import DIRECTIONS, RADII, moved, rotation_matrix, sphere, with_nose
 from helpers.tiny import tiny_head
-from test_evaluate import DIRECTIONS, RADII, moved, rotation_matrix, with_nose
-from test_mesh import sphere
 
-from experiments import compare
 from facerig_jax.detect.landmarks import LANDMARKS68
+from facerig_jax.evaluate import compare, methods
 from facerig_jax.evaluate.image_errors import PARTS, landmark_nme, photometric_error
+from facerig_jax.evaluate.samples import seven_points
 from facerig_jax.evaluate.scan_protocols import face_crop, nose_tip_of_scan, now_distances, point_to_plane_rmse
 from facerig_jax.evaluate.scans import ScanProtocols
 from facerig_jax.evaluate.vertex import deformation_error, vertex_error
 from facerig_jax.geometry.light import sh_basis, shade
 from facerig_jax.geometry.mesh import vertex_normals
+from facerig_jax.io.files import InputError
+from facerig_jax.io.mesh_files import write_ply, write_points7
 from facerig_jax.numerics import linear_to_srgb
 from facerig_jax.raster.render import render_mesh
+
+ASTRONAUT = Path(__file__).parents[1] / "docs" / "photos_astronaut" / "astronaut.jpg"
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +279,33 @@ def test_scan_protocols_score_zero_where_they_are_invariant(head, rng):
 def test_seven_points_are_found_among_more():
     dense = np.arange(3 * 468).reshape(468, 3)
     sparse = dense[list(LANDMARKS68)]
-    seven = compare.seven_points(dense)
-    np.testing.assert_array_equal(compare.seven_points(sparse), seven)
-    np.testing.assert_array_equal(compare.seven_points(seven), seven)
+    seven = seven_points(dense)
+    np.testing.assert_array_equal(seven_points(sparse), seven)
+    np.testing.assert_array_equal(seven_points(seven), seven)
     np.testing.assert_array_equal(seven[[0, 3]], dense[[33, 263]])  # outer eye corners, the subject's right first
+
+
+def test_scanned_people_are_measured_one_by_one_and_pooled(head, tmp_path, monkeypatch):
+    """One person is the mean face, in another frame; the other's scan has twice as many points, all 1 mm off."""
+    protocols = ScanProtocols(head)
+    scan = protocols.scan_of(protocols.mean)
+    normals = np.asarray(vertex_normals(jnp.asarray(scan.vertices, jnp.float32), protocols.faces))
+    off = np.concatenate([scan.vertices + normals, scan.vertices - normals])
+    for name, vertices in (("a", scan.vertices + [5, 0, 0]), ("b", off)):
+        folder = tmp_path / name
+        folder.mkdir()
+        shutil.copy(ASTRONAUT, folder / "view_0.jpg")
+        write_ply(folder / "neutral.ply", vertices, np.zeros((0, 3), int))
+        write_points7(folder / "points7.txt", scan.points + ([5, 0, 0] if name == "a" else 0))
+    monkeypatch.setattr(methods, "as_shipped", lambda head: [methods.mean_face(head)])
+    monkeypatch.setattr(compare, "trained_rows", lambda *_: [methods.mean_face(head).named("other")])
+    options = types.SimpleNamespace(subjects=str(tmp_path), views=1, weights=[], allow_untrained=False)
+    first, second, pooled = compare.scanned(options)
+    assert [row["subject"] for row in (first, second, pooled)] == ["a", "b", "pooled"]
+    assert list(first) == ["subject", "mean face median", "mean face mean", "other median", "other mean"]
+    assert first["mean face mean"] < 1e-3
+    np.testing.assert_allclose(second["mean face mean"], 1, atol=0.1)
+    np.testing.assert_allclose(pooled["mean face mean"], 2 / 3, atol=0.1)
+    assert pooled["mean face mean"] == pooled["other mean"]
+    with pytest.raises(InputError, match="--what=subjects needs --subjects=DIR"):
+        next(compare.scanned(types.SimpleNamespace(subjects=None)))

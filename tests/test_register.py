@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.spatial
-from test_mesh import sphere
+from helpers.blobs import sphere
 
 from facerig_jax.data.registered import read_registered
 from facerig_jax.detect.landmarks import POINTS7

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_mesh import sphere, sphere_in_image
+from helpers.blobs import sphere, sphere_in_image
 
 from facerig_jax.numerics import srgb_to_linear
 from facerig_jax.raster import render

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 import facerig_jax
-from experiments import side_by_side as module
-from experiments.cli import UserError
-from experiments.side_by_side import CELL, DRAWN, side_by_side
+from facerig_jax.data.photos import read_photos
+from facerig_jax.evaluate import side_by_side as module
+from facerig_jax.evaluate.side_by_side import CELL, DRAWN, side_by_side
+from facerig_jax.io.files import InputError
 
 ASTRONAUT = Path(__file__).parents[1] / "docs" / "photos_astronaut" / "astronaut.jpg"
 QUICK = facerig_jax.FitConfig(landmark_steps=2, blur=())
@@ -35,7 +36,8 @@ def test_every_photo_with_a_face_has_a_row_and_a_column(tmp_path):
     with Image.open(ASTRONAUT) as photo:
         photo.save(folder / "a.png")
         Image.new("RGB", photo.size, (90, 120, 60)).save(folder / "b.png")
-    row, mean = side_by_side(str(folder), str(tmp_path / "out"))
+    photos = read_photos(sorted(folder.iterdir()))
+    row, mean = side_by_side(*facerig_jax.load(), photos, str(tmp_path / "out"))
     assert (row["photo"], mean["photo"]) == ("a", "mean")
     assert list(row) == ["photo", "classical 17-67 %", "learned 17-67 %", "classical |dI|", "learned |dI|"]
     numbers = np.array([value for name, value in row.items() if name != "photo"])
@@ -49,5 +51,5 @@ def test_every_photo_with_a_face_has_a_row_and_a_column(tmp_path):
 
 def test_pictures_without_a_face_are_refused_in_words(tmp_path):
     Image.new("RGB", (300, 300), (90, 120, 60)).save(tmp_path / "b.png")
-    with pytest.raises(UserError, match="No face found in any of the 1 pictures"):
-        next(side_by_side(str(tmp_path), None))
+    with pytest.raises(InputError, match="No face found in any of the 1 pictures"):
+        next(side_by_side(*facerig_jax.load(), read_photos([tmp_path / "b.png"]), None))

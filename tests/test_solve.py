@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.blobs import sphere
 from helpers.subjects import CONFIG, small_head, small_params, subject
-from test_mesh import sphere
 
 import facerig_jax
 from facerig_jax.config import Hyper, as_arrays

@@ -45,7 +45,7 @@ DOORS = {
     "warp": {"raster/warp_backend.py"},
     "nvdiffrast": {"raster/nvdiffrast_backend.py"},
     "torch": {"raster/nvdiffrast_backend.py"},
-    "optax": {"training/train_step.py", "evaluate/adam.py", "inorig/refine.py"},
+    "optax": {"training/train_step.py", "evaluate/adam.py"},
     "orbax": {"training/checkpoints.py"},
     "tensorboard": {"training/workdir.py"},
     "imageio": set(),
@@ -167,3 +167,9 @@ def test_public_functions_say_what_they_take_and_return(name, function):
 def test_shipped_assets_are_small():
     size = sum(path.stat().st_size for path in PACKAGE.rglob("assets/*") if path.is_file())
     assert 0 < size < 25e6
+
+
+def test_tests_share_helpers_and_not_each_other():
+    tests = ROOT / "tests"
+    users = [path.name for path in tests.rglob("*.py") if any(name.startswith("test_") for name in imported(path))]
+    assert not users, f"{users} import from test modules; what tests share lies in tests/helpers"

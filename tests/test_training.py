@@ -5,6 +5,7 @@ test_train_cli trains the solver.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from helpers import tiny
 
 from experiments import cli
 from experiments.train import prepare
-from facerig_jax.networks.weights import read_weights, write_weights
+from facerig_jax.networks.weights import TRAINED, read_weights, trained, write_weights
 from facerig_jax.synthetic.presets import SubjectConfig
 from facerig_jax.training.checkpoints import Checkpoints, digest
 from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
@@ -340,6 +341,19 @@ def test_weights_survive_a_file_and_others_are_refused(tmp_path):
     np.savez(tmp_path / "c.npz", **arrays)
     with pytest.raises(ValueError, match="rgb/.* is missing"):
         read_weights(tmp_path / "c.npz")
+
+
+@pytest.mark.parametrize("place", [("refine",), ("unroll",), ("start", "refine_steps")], ids=".".join)
+def test_settings_that_no_longer_exist_are_passed_over_where_they_ask_for_nothing(place, tmp_path):
+    with np.load(TRAINED) as file:
+        arrays = dict(file)
+    for value in (0, 3):
+        settings = json.loads(str(arrays["config"]))
+        functools.reduce(dict.get, place[:-1], settings)[place[-1]] = value
+        np.savez(tmp_path / f"{value}.npz", **(arrays | {"config": np.array(json.dumps(settings))}))
+    assert read_weights(tmp_path / "0.npz")[1] == trained()[1]
+    with pytest.raises(ValueError, match=f"ask for '{place[-1]}', which no longer exists; only (0|False) is read"):
+        read_weights(tmp_path / "3.npz")
 
 
 def test_vector_and_tree_are_the_same_weights():

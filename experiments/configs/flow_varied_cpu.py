@@ -26,25 +26,34 @@ before knew of the basis' own people, and most of what this one learnt.
 
 import dataclasses
 
-from experiments.configs import flow_cpu
+from facerig_jax.config import BASE, FitConfig, FlowConfig
 from facerig_jax.synthetic.subject import HARD_VARIED, TRAIN_VARIED
-from facerig_jax.training.config import TrainConfig
+from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
 
 
 def config() -> TrainConfig:
     """The settings."""
-    made = flow_cpu.config()
-    return dataclasses.replace(
-        made,
+    start = FitConfig(landmark_steps=3, blur=(3.0, 0.4), photometric_steps=4, expression_steps=3)
+    return TrainConfig(
         name="flow_varied_cpu",
+        task="flow",
         init="facerig_jax/networks/assets/trained.npz",
-        data=dataclasses.replace(
-            made.data,
+        model=dataclasses.replace(BASE, stages=0, start=start, flow=FlowConfig()),
+        data=DataConfig(
             subject=dataclasses.replace(TRAIN_VARIED, n_views=4),
             others=(dataclasses.replace(HARD_VARIED, n_views=4, size=320),),
+            landmarks="detector",
             min_views=1,
+            reuse=4,
             seed=7,
             count=6000,
         ),
-        optimizer=dataclasses.replace(made.optimizer, learning_rate=3e-4),
+        optimizer=OptimizerConfig(learning_rate=3e-4, warmup=100, ema=0.998, weight_decay=1e-4),
+        steps=5000,
+        batch=4,
+        microbatch=4,
+        log_every=10,
+        save_every=200,
+        validate_every=500,
+        validation=16,
     )

@@ -31,7 +31,6 @@ SOLVER_STEPS = 9
 # What the learned solver is called after its `update`.
 KINDS = {
     "learned": "learned optimiser",
-    "regression": "direct regression",
     "fixed": "fixed steps, trained networks",
 }
 
@@ -60,66 +59,65 @@ class Method:
 class Settings:
     """How the baselines run.
 
-    config:     of the learned solver whose energies and unknowns the descent baselines share; those on its trained
-                features also share its start.
-    params:     its networks' trained parameters, or None: the baselines then do without what only training gives, the
-                feature energy and the pose regressor.
+    config:     of the learned solver whose energies and unknowns the descent baselines share, but for what only
+                training gives, the feature energy and the pose regressor.
     classical:  of the classical solver.
     time_steps: Adam's steps in the learned solver's run time, 0: not known.
     """
 
     config: LearnedConfig = BASE
-    params: dict | None = None
     classical: FitConfig = FitConfig()
     time_steps: int = 0
 
 
 def baselines(head: HeadModel, tuned: dict[str, dict], settings: Settings) -> list[Method]:
-    """Every method that needs no training, in the order of the table; with trained parameters also the descent
-    baselines on exactly the learned solver's energies.
+    """Every method that needs no training, in the order of the table.
 
     Args:
       head: morphable head.
       tuned: name -> numbers, see `tuned`.
       settings: how they run.
     """
-    neutral = head.unit_mm * jnp.asarray(head.mean)
-
-    def mean_face(photos: Photos) -> Estimate:
-        return Estimate(neutral, jnp.broadcast_to(neutral, (photos.images.shape[0], *neutral.shape)))
 
     def classical(name, config):
         return functools.partial(run_classical, head, Hyper(**tuned[name]), config)
 
     simple = dataclasses.replace(without_training(settings.config), start=None, flow=None)
-    methods = [
-        Method("mean face", mean_face, timed=False),
+    return [
+        mean_face(head),
         Method("pose only", functools.partial(run_pose, head, simple)),
         Method("linear landmarks", classical("linear", dataclasses.replace(settings.classical, blur=()))),
         Method("classical", classical("classical", settings.classical)),
-        *descents(head, tuned, "", "", init_params(jax.random.key(0), linear(simple)), simple, settings.time_steps),
+        *descents(head, tuned, linear(simple), settings.time_steps),
     ]
-    if settings.params is not None and "feature" in settings.config.energies:
-        given = (settings.params, settings.config, settings.time_steps)
-        methods += descents(head, tuned, "_features", ", learned features", *given)
-    return methods
 
 
-def descents(head, tuned, suffix: str, words: str, params, config: LearnedConfig, time_steps: int) -> list[Method]:
-    """Gradient descent with fixed steps, and Adam, on a learned solver's energies; `suffix` of their numbers' names."""
-    numbers = {name: tuned[name + suffix] for name in ("fixed", "adam", "adam_time")}
-    config = linear(config)
-    weights = EnergyWeights(**{k: v for k, v in numbers["fixed"].items() if k == "feature"})
-    fixed = functools.partial(run_fixed, params, head, numbers["fixed"], weights, config)
+def mean_face(head: HeadModel) -> Method:
+    """The mean head, whatever the photos show."""
+    neutral = head.unit_mm * jnp.asarray(head.mean)
+    return Method(
+        "mean face",
+        lambda photos: Estimate(neutral, jnp.broadcast_to(neutral, (photos.images.shape[0], *neutral.shape))),
+        timed=False,
+    )
+
+
+def as_shipped(head: HeadModel) -> list[Method]:
+    """The mean face and the classical solver with its default numbers, which are not `tuned`'s."""
+    return [mean_face(head), Method("classical", functools.partial(run_classical, head, Hyper(), FitConfig()))]
+
+
+def descents(head: HeadModel, tuned: dict[str, dict], config: LearnedConfig, time_steps: int) -> list[Method]:
+    """Gradient descent with fixed steps, and Adam, on a learned solver's energies."""
+    params = init_params(jax.random.key(0), config)
+    fixed = functools.partial(run_fixed, params, head, tuned["fixed"], EnergyWeights(), config)
 
     def adam(name, n_steps):
-        return functools.partial(run_adam, params, head, AdamNumbers(**numbers[name]), n_steps, config)
+        return functools.partial(run_adam, params, head, AdamNumbers(**tuned[name]), n_steps, config)
 
-    methods = [
-        Method(f"fixed steps{words}", fixed),
-        Method(f"Adam, {SOLVER_STEPS} steps{words}", adam("adam", SOLVER_STEPS)),
-    ]
-    return methods + ([Method(f"Adam, equal time{words}", adam("adam_time", time_steps))] if time_steps else [])
+    timed = [Method("Adam, equal time", adam("adam_time", time_steps))] if time_steps else []
+    adam_steps = Method(f"Adam, {SOLVER_STEPS} steps", adam("adam", SOLVER_STEPS))
+    return [Method("fixed steps", fixed), adam_steps, *timed]
 
 
 def linear(config: LearnedConfig) -> LearnedConfig:
@@ -168,19 +166,18 @@ def stage_ablations(head: HeadModel, params: dict, config: LearnedConfig) -> lis
         changed("fixed steps", update="fixed"),
         *(changed(f"no {name} energy", energies=without(name)) for name in config.energies),
         changed("linear rig: no networks in it", linear_rig=True),
-        *(changed(f"refined: {n} steps of Adam", refine=n) for n in (10, 50)),
     ]
 
 
 def flow_ablations(head: HeadModel, params: dict, config: LearnedConfig) -> list[Method]:
     """`ablations` of the fit with the flow network."""
 
-    def changed(name: str, passes: int = config.flow.passes, refine: int = 0, **start) -> Method:
+    def changed(name: str, passes: int = config.flow.passes, **start) -> Method:
         fit = dataclasses.replace(config.start, **start)
         if not passes:
             return Method(name, functools.partial(run_classical, head, Hyper(), fit))
         flow = dataclasses.replace(config.flow, passes=passes)
-        return trained(head, "", params, dataclasses.replace(config, start=fit, flow=flow, refine=refine)).named(name)
+        return trained(head, "", params, dataclasses.replace(config, start=fit, flow=flow)).named(name)
 
     steps = [n for n in (1, 3, 8) if n != config.start.landmark_steps]
     return [
@@ -193,6 +190,5 @@ def flow_ablations(head: HeadModel, params: dict, config: LearnedConfig) -> list
         *(changed(f"points: {n} step{'s' * (n > 1)} a look", landmark_steps=n) for n in steps),
         *(changed(f"colours: {n} steps a level", photometric_steps=n) for n in (2, 8)),
         changed("no last fit of expressions", expression_steps=0),
-        *(changed(f"refined: {n} steps of Adam", refine=n) for n in (10, 50)),
         changed("no optimisation: 1 look, 1 step", 1, landmark_steps=1, blur=()),
     ]

@@ -1,15 +1,18 @@
-"""Charts of an evaluation as PNG (the only file that imports matplotlib)."""
+"""Charts of an evaluation and of a training run as PNG (the only file that imports matplotlib)."""
 
 from __future__ import annotations
 
 import io
 import logging
+from pathlib import Path
 
 from facerig_jax.io.files import atomic_write, optional_import
 
 # Okabe and Ito's colours, told apart by the colour-blind too; beyond them, line styles.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A8A")
 MARKERS = "osD^vP*X"
+# Curves of a training run, and what their records are called before 'loss' and 'error'.
+KINDS = {"training": "", "validation": "validation_"}
 
 
 def figure(width: float, height: float):
@@ -82,3 +85,50 @@ def groups(path, rows: list[dict], overall: float, worst: dict | None, title: st
     axes.axvline(overall, color="#222222", lw=0.8, ls="--")
     axes.set(title=title, xlabel=label)
     save(path, made)
+
+
+def draw_curves(folder, records: list[dict]) -> list[Path]:
+    """Writes loss.png and error.png.
+
+    Args:
+      folder: of the run.
+      records: of its metrics.jsonl.
+
+    Returns:
+      The files.
+    """
+    files = [Path(folder) / name for name in ("loss.png", "error.png")]
+    for file, draw in zip(files, (_losses, _errors), strict=True):
+        made, axes = figure(7.5, 4.2)
+        draw(axes, records)
+        axes.set_xlabel("update")
+        axes.legend(fontsize=8)
+        save(file, made)
+    return files
+
+
+def _losses(axes, records) -> None:
+    for number, (name, prefix) in enumerate(KINDS.items()):
+        steps, values = _series(records, f"{prefix}loss")
+        axes.plot(steps, values, color=COLOURS[number], label=name, lw=2 if prefix else 0.8)
+    axes.set(ylabel="loss", yscale="log")
+
+
+def _errors(axes, records) -> None:
+    of_flow = any("flow" in record for record in records)
+    first = "before the network" if of_flow else "mean face"
+    for name, prefix in KINDS.items():
+        steps, rows = _series(records, f"{prefix}error")
+        for stage in range(max(map(len, rows), default=0)):
+            points = [(step, row[stage]) for step, row in zip(steps, rows, strict=True) if stage < len(row)]
+            later = "after it" if of_flow else f"after stage {stage}"
+            label = f"{name}, {later if stage else first}"
+            style = {"lw": 2, "marker": "o", "ms": 3} if prefix else {"lw": 0.7, "alpha": 0.5}
+            axes.plot(*zip(*points, strict=True), color=COLOURS[stage], label=label, **style)
+    axes.set(ylabel="rms of the points' offsets (mm)" if of_flow else "mean vertex error of the neutral face (mm)")
+
+
+def _series(records, name: str):
+    """Update numbers and values of the records that have it."""
+    found = [(record["step"], record[name]) for record in records if record.get(name) is not None]
+    return [step for step, _ in found], [value for _, value in found]

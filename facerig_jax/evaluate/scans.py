@@ -44,6 +44,12 @@ class ScanProtocols:
         """A truth in the head's own topology (P, 3) as a scan: its skin."""
         return Scan(np.asarray(neutral, np.float64)[self.index], self.points(neutral)[list(POINTS7)])
 
+    def now(self, scan: Scan, neutral) -> np.ndarray:
+        """(n,) mm: NoW's distances alone, of a neutral (P, 3) mm."""
+        neutral = np.asarray(neutral, np.float64)
+        guess = (neutral[self.index], self.faces, self.points(neutral)[list(POINTS7)])
+        return now_distances(scan.vertices, scan.points, *guess)
+
     def __call__(self, scan: Scan, neutral) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """The errors of a neutral (P, 3) mm.
 

@@ -53,10 +53,6 @@ TUNED: dict[str, dict[str, float]] = {
         "landmark": 0.05577,
     },
 }
-# The same on the learned solver's own energies, learned features included: to be tuned with the weights at hand,
-#   python -m experiments.evaluate --what=tune --method=adam_features --weights=FILE
-# until then as without, with the feature energy's published weight.
-TUNED |= {f"{name}_features": TUNED[name] | {"feature": 0.25} for name in ("fixed", "adam", "adam_time")}
 # Numbers that are shares.
 SHARES = ("forget", "last")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,7 +108,7 @@ def look(
 
 def solve_start(observed: Observed, head: HeadModel, config: LearnedConfig, params: dict) -> tuple[Unknowns, dict]:
     """The classical solver's fit that the first stage starts from, with the flow network where there is one."""
-    start = config.start if config.stages else dataclasses.replace(config.start, refine_steps=config.refine)
+    start = config.start
     if config.flow is None:
         return solve_classical(head, observed, Hyper(), start)
 

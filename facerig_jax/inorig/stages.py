@@ -20,7 +20,6 @@ from facerig_jax.geometry.rotation import euler_to_matrix
 from facerig_jax.head.coarse import thin
 from facerig_jax.inorig.decode import DecodedRig, RigCode, decode, displace, first_rig, mode_weights, shade_albedo
 from facerig_jax.inorig.energies import Measured, Observed, Posed, measure, model_landmarks, observed_colours, shading
-from facerig_jax.inorig.refine import refine, stage_rates
 from facerig_jax.inorig.space import RigSpace, make_tables, rig_space
 from facerig_jax.inorig.state import FirstGuess, Problem, SolverState, StageEnd, Unknowns
 from facerig_jax.networks.model import apply, image_features, normalize_images, regress_pose, stage_modules
@@ -71,7 +70,7 @@ def solve_learned(
         return run_stage(problem, number, config, see, state)
 
     stage = jax.checkpoint(stage) if config.checkpoint else stage
-    end, trace = jax.lax.scan(stage, state, np.arange(config.stages), unroll=config.unroll)
+    end, trace = jax.lax.scan(stage, state, np.arange(config.stages))
     return end, {"start": {"projected": state.projected, "light": state.light}, **trace}
 
 
@@ -147,11 +146,7 @@ def optimise(
     step = jax.checkpoint(step) if config.checkpoint else step
     x = Unknowns(zero_code(config, state.pose.dtype), state.pose, state.expression)
     with jax.named_scope(f"stage{stage}_steps"):
-        x, steps = jax.lax.scan(step, x, None, length=config.steps, unroll=config.unroll)
-    if config.refine and stage == config.stages - 1:
-        with jax.named_scope("refine"):
-            energy = stage_energy(problem, stage, space, state, config, see)
-            x = refine(lambda x: energy(x)[0], x, config.refine, stage_rates(problem.observed.view_mask))
+        x, steps = jax.lax.scan(step, x, None, length=config.steps)
     with jax.named_scope(f"stage{stage}_end"):
         rig = decode(params, stage, space, x.code, state.rig, head, config)
         whole = decode(params, stage, space, x.code, state.whole, problem.whole, config)
@@ -276,10 +271,7 @@ def take_step(
     exponent = step_exponents(problem.params["stages"][stage], stage, measured, problem.observed.view_mask, config)
     scale, bias = (jnp.array(x[stage], exponent.dtype) for x in (config.step_scale, config.step_bias))
     size = 10.0 ** (scale * exponent + bias)
-    if config.update == "regression":
-        x = regress(problem, stage, state, config)
-    else:
-        x = descend(x, gradient, size, jnp.sum(problem.observed.view_mask))
+    x = descend(x, gradient, size, jnp.sum(problem.observed.view_mask))
     measures = {"total": total, **measured.terms, "residual": measured.residual, "projected": projected, "seen": seen}
     return x, {**measures, "gradient": gradient, "exponent": exponent, "size": size, "x": x}
 
@@ -308,16 +300,6 @@ def descend(x: Unknowns, gradient: Unknowns, size: jax.Array, count: jax.Array) 
         pose=x.pose - count * size[1] * gradient.pose,
         expression=x.expression - count * size[2] * gradient.expression,
     )
-
-
-def regress(problem: Problem, stage: int, state: SolverState, config: LearnedConfig) -> Unknowns:
-    """Codes, poses and expressions straight from the features' means over each image."""
-    sizes, mask = config.networks, problem.observed.view_mask
-    pooled = jnp.mean(problem.pyramids.rig[stage], (1, 2))
-    module = stage_modules(config, stage)["direct"]
-    shared, own = apply(module, problem.params["stages"][stage]["direct"], pooled, mask)
-    ends = [sizes.identity_code, sizes.identity_code + sizes.expression_code]
-    return Unknowns(RigCode(*jnp.split(shared, ends)), state.pose + own[:, :6], state.expression + own[:, 6:])
 
 
 def finish_stage(

@@ -10,7 +10,6 @@ params
     expression_vector        first stage only
     identity, expression, expression_out, albedo, albedo_out   decoders
     step, albedo_step        step-size networks
-    direct                   only with update='regression'
 """
 
 from __future__ import annotations
@@ -103,9 +102,6 @@ def stage_modules(config: LearnedConfig, stage: int) -> dict[str, nn.Module]:
         modules["albedo_out"] = parts.MapOutput()
     else:
         modules["albedo"] = parts.MapDecoder(a // 4, a, 3)
-    if config.update == "regression":
-        shared = sizes.identity_code + sizes.expression_code + sizes.albedo_code
-        modules["direct"] = parts.DirectRegressor(sizes.gate_hidden, shared, 6 + k)
     return modules
 
 
@@ -132,7 +128,6 @@ def _stage_inputs(config: LearnedConfig, stage: int) -> dict[str, tuple]:
         "albedo_out": (albedo_uv[None],),
         "step": (zeros(sizes.features + 2),),
         "albedo_step": (zeros(3),),
-        "direct": (zeros((1, sizes.features)), mask),
     }
 
 
@@ -182,7 +177,7 @@ def starts_at_zero(path: str, config: LearnedConfig) -> bool:
     made = re.fullmatch(r"stages/\d/expression/out/kernel", path)
     if path == dynamic or (made and not (path.startswith("stages/0") and config.networks.named_codes)):
         return False
-    return path.endswith(("/out/kernel", "/direct/subject/kernel", "/direct/view/kernel"))
+    return path.endswith("/out/kernel")
 
 
 @functools.cache
@@ -220,7 +215,7 @@ def check_sizes(config: LearnedConfig) -> None:
     sizes = config.networks
     check_choice("networks.norm", sizes.norm, ("batch", "group"))
     check_choice("networks.dtype", sizes.dtype, ("float32", "bfloat16"))
-    check_choice("update", config.update, ("learned", "fixed", "regression"))
+    check_choice("update", config.update, ("learned", "fixed"))
     check_choice("landmarks", config.landmarks, ("dense", "68"))
     check_choice("visibility", config.visibility, ("step", "stage"))
     for energy in config.energies:
@@ -231,10 +226,6 @@ def check_sizes(config: LearnedConfig) -> None:
         raise ValueError(f"stages, steps: 0 to 3 and at least 1 are allowed, got {config.stages} and {config.steps}.")
     if not config.stages and config.start is None:
         raise ValueError("stages: without any, there has to be a start.")
-    if not config.stages and config.refine and not config.start.blur:
-        raise ValueError(
-            "refine: it goes on with the energy of the last stage, or of start's colours: there is neither."
-        )
     if config.start is not None and not sizes.named_codes:
         raise ValueError("start: the classical solver's fit can be taken over with networks.named_codes alone.")
     if config.start is not None and config.start.crop_margin != config.crop_margin:

@@ -113,22 +113,3 @@ class StepNetwork(nn.Module):
         for i in range(4):
             x = nn.selu(dense(self.hidden, bias=True, name=f"dense{i}")(x))
         return jnp.tanh(dense(self.outputs, bias=True, name="out")(x))
-
-
-class DirectRegressor(nn.Module):
-    """What optimisation would find, straight from pooled features: an ablation.
-
-    shared: numbers per subject (the rig code); own: numbers per view (pose and expression).
-    """
-
-    hidden: int
-    shared: int
-    own: int
-
-    @nn.compact
-    def __call__(self, pooled: jax.Array, view_mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """(V, C), (V,) -> (shared,), (V, own)."""
-        x = nn.relu(dense(self.hidden, bias=True, name="hidden")(pooled))
-        fused = jnp.max(x * view_mask.astype(x.dtype)[:, None], 0)
-        shared = dense(self.shared, bias=True, name="subject")(fused)
-        return shared, dense(self.own, bias=True, name="view")(x)

@@ -23,6 +23,8 @@ SCHEMA_VERSION = 1
 # The trained weights that ship; their settings are in them.
 TRAINED = Path(__file__).parent / "assets" / "trained.npz"
 NOT_PARAMETERS = ("schema_version", "config", "notes")
+# Settings that files of version 0.1 hold and that no longer exist, with the only value that is still read.
+RETIRED = {"refine": 0, "unroll": False, "start": {"refine_steps": 0}}
 
 
 @functools.cache
@@ -79,7 +81,7 @@ def read_weights(path) -> tuple[dict, LearnedConfig]:
         raise ValueError(f"{path}: not a readable .npz of plain arrays ({error}).") from error
     if not set(NOT_PARAMETERS) <= set(arrays) or int(arrays["schema_version"]) != SCHEMA_VERSION:
         raise ValueError(f"{path}: no weights of schema_version {SCHEMA_VERSION}, written by facerig_jax.")
-    config = from_plain(LearnedConfig, json.loads(str(arrays["config"])))
+    config = from_plain(LearnedConfig, without_retired(json.loads(str(arrays["config"])), RETIRED))
     leaves, structure = jax.tree_util.tree_flatten_with_path(parameter_shapes(config))
     names = [jax.tree_util.keystr(place, simple=True, separator="/") for place, _ in leaves]
     odd = sorted(set(names) ^ (set(arrays) - set(NOT_PARAMETERS)))
@@ -88,3 +90,18 @@ def read_weights(path) -> tuple[dict, LearnedConfig]:
     params = jax.tree_util.tree_unflatten(structure, [arrays[name].astype(np.float32) for name in names])
     check_params(params, config)
     return params, config
+
+
+def without_retired(settings: dict, retired: dict) -> dict:
+    """Settings of a file, without those that no longer exist.
+
+    Raises:
+      ValueError: one of them asks for something.
+    """
+    kept = dict(settings)
+    for name, idle in retired.items():
+        if isinstance(idle, dict):
+            kept |= {name: without_retired(kept[name], idle)} if kept.get(name) else {}
+        elif kept.pop(name, idle) != idle:
+            raise ValueError(f"The file's settings ask for {name!r}, which no longer exists; only {idle!r} is read.")
+    return kept

@@ -53,20 +53,6 @@ class LossWeights:
     flow: jax.Array | float = 1.0
 
 
-# With the published weights the posed mesh's depth rules the gradient; here the neutral does (configs/base_cpu.py).
-NEUTRAL_FIRST = LossWeights(
-    depth=0.1,
-    dense=0.3,
-    landmark=0.02,
-    normal=30.0,
-    neutral=10.0,
-    expression=1.0,
-    code=1.0,
-    albedo=1.0,
-    photometric=1.0,
-)
-
-
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Where subjects come from.

@@ -1,5 +1,7 @@
-"""`experiments.evaluate --what=methods`, `ablation` and `tune`: tables of all methods and of the learned one's parts,
-and the baselines' numbers."""
+"""Tables of all methods, of the learned one's parts and of scanned people, and the baselines' numbers.
+
+`options` are the flags of experiments.evaluate.
+"""
 
 from __future__ import annotations
 
@@ -14,32 +16,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import cli
-from facerig_jax import load
+from facerig_jax.api import load
 from facerig_jax.checks import check_choice
 from facerig_jax.config import BASE, LearnedConfig
-from facerig_jax.data.folders import FileSource, SourceConfig, folder_source, read_scan
 from facerig_jax.data.subjects import HELD_OUT_SEED, VALIDATION_SEED
-from facerig_jax.detect.landmarks import LANDMARKS68, POINTS7
 from facerig_jax.evaluate import methods, report, runs, tuned
 from facerig_jax.evaluate.adam import AdamNumbers
 from facerig_jax.evaluate.results import comparisons, open_results, summary, write_csv, write_settings
-from facerig_jax.evaluate.scans import Scan
-from facerig_jax.evaluate.study import Plan, Sample, first_views, photos_of, run_study, say
+from facerig_jax.evaluate.samples import chosen_renderer, folder_samples, scanned_people, synthetic_samples
+from facerig_jax.evaluate.scans import ScanProtocols
+from facerig_jax.evaluate.study import Plan, Sample, first_views, run_study, say
 from facerig_jax.evaluate.vertex import vertex_error
+from facerig_jax.io.files import InputError
 from facerig_jax.networks.model import init_params
 from facerig_jax.networks.weights import TRAINED, read_weights
-from facerig_jax.synthetic import presets as synthetic_config
-from facerig_jax.synthetic.subject import make_subject
 
-PHOTO_SIDE = 1024  # of scanned people's photos, padded: one size, so that nothing is compiled twice
 MAX_TIME_STEPS = 1000
-
-
-def renderers() -> dict[str, synthetic_config.SubjectConfig]:
-    """The generator's presets by name, in lower case."""
-    presets = vars(synthetic_config).items()
-    return {name.lower(): value for name, value in presets if isinstance(value, synthetic_config.SubjectConfig)}
 
 
 def compare(options) -> None:
@@ -50,12 +42,9 @@ def compare(options) -> None:
     """
     ablation = options.what == "ablation"
     if not options.out:
-        raise cli.UserError(f"--what={'ablation' if ablation else 'methods'} needs --out=DIR for its tables and plots.")
+        raise InputError(f"--what={'ablation' if ablation else 'methods'} needs --out=DIR for its tables and plots.")
     params, head = load()
-    paths = options.weights or ([] if options.allow_untrained else [TRAINED])
-    given = [read_method(path) for path in paths]
-    if len({name for name, *_ in given}) < len(given):
-        raise cli.UserError("--weights: the files need different names, their rows are called after them.")
+    given = given_methods(options)
     if options.subjects:
         people = scanned_people(options.subjects, head, params["detector"], options.views)
         total, draw = len(people), lambda: folder_samples(people)
@@ -68,7 +57,7 @@ def compare(options) -> None:
     if record["adam_time_steps"] is None and not ablation:
         record["adam_time_steps"] = steps_in_time(head, next(iter(draw())), config, weights, options.views)
     write_settings(options.out, record)
-    settings = methods.Settings(config, weights, time_steps=record["adam_time_steps"] or 0)
+    settings = methods.Settings(config, time_steps=record["adam_time_steps"] or 0)
     baselines = [] if ablation else methods.baselines(head, tuned.TUNED, settings)
     rows = changes or baselines + trained_rows(head, given, options.allow_untrained)
     curve = tuple(int(v) for v in options.curve) if not options.subjects else ()
@@ -77,24 +66,58 @@ def compare(options) -> None:
     finish(results, plan, record["adam_time_steps"])
 
 
+def scanned(options) -> Iterator[dict]:
+    """NoW's distances (mm) of scanned people: the mean face, the classical solver and the learned one, as they ship.
+
+    Yields:
+      per person, and pooled over all their scans' vertices: each method's median and mean.
+    """
+    if not options.subjects:
+        raise InputError("--what=subjects needs --subjects=DIR, a folder with <subject>/view_*.jpg folders in it.")
+    params, head = load()
+    protocols, pooled = ScanProtocols(head), {}
+    rows = methods.as_shipped(head) + trained_rows(head, given_methods(options), options.allow_untrained)
+    for sample in folder_samples(scanned_people(options.subjects, head, params["detector"], options.views)):
+        found = {row.name: protocols.now(sample.scan, row.run(sample.photos).neutral) for row in rows}
+        pooled = {name: [*pooled.get(name, []), distance] for name, distance in found.items()}
+        yield {"subject": sample.name} | medians_and_means(found)
+    yield {"subject": "pooled"} | medians_and_means({name: np.concatenate(found) for name, found in pooled.items()})
+
+
+def medians_and_means(found: dict[str, np.ndarray]) -> dict[str, float]:
+    """Two numbers of every method's distances."""
+    return {
+        f"{name} {word}": float(number(distance))
+        for name, distance in found.items()
+        for word, number in (("median", np.median), ("mean", np.mean))
+    }
+
+
+def given_methods(options) -> list[tuple[str, dict, LearnedConfig, str]]:
+    """What `read_method` says of every file of --weights; without any, of the weights that ship."""
+    paths = options.weights or ([] if options.allow_untrained else [TRAINED])
+    given = [read_method(path) for path in paths]
+    if len({name for name, *_ in given}) < len(given):
+        raise InputError("--weights: the files need different names, their rows are called after them.")
+    return given
+
+
 def ablation_rows(head, given) -> list[methods.Method]:
     """The solver with some weights, and what is left of it without its parts."""
     if len(given) != 1 or not (given[0][2].flow or given[0][2].stages):
-        raise cli.UserError("--what=ablation needs one file of --weights, with stages or a flow network.")
+        raise InputError("--what=ablation needs one file of --weights, with stages or a flow network.")
     _, params, config, _ = given[0]
     return methods.ablations(head, params, config)
 
 
 def trained_rows(head, given, allow_untrained: bool) -> list[methods.Method]:
-    """A row for each file of weights; says which kinds are left out."""
+    """A row for each file of weights; says where the learned optimiser is left out."""
     rows = [methods.trained(head, name, params, config) for name, params, config, _ in given]
-    for kind in ("regression", "learned"):
-        if any(config.update == kind for _, _, config, _ in given):
-            continue
-        if allow_untrained:
-            rows.append(untrained(head, kind))
-        else:
-            print(f"{methods.KINDS[kind]}: left out, no --weights with update={kind!r} given.")
+    if any(config.update == "learned" for _, _, config, _ in given):
+        return rows
+    if allow_untrained:
+        return [*rows, methods.trained(head, ", untrained", init_params(jax.random.key(0), BASE), BASE)]
+    print(f"{methods.KINDS['learned']}: left out, no --weights of it given.")
     return rows
 
 
@@ -121,7 +144,7 @@ def settings_record(options, given) -> dict:
     return {
         "ablation": options.what == "ablation",
         "renderer": "folder" if options.subjects else options.renderer,
-        "subject": None if options.subjects else dataclasses.asdict(renderers()[renderer_name(options)]),
+        "subject": None if options.subjects else dataclasses.asdict(chosen_renderer(options)),
         "subjects": str(Path(options.subjects).resolve()) if options.subjects else "",
         "seed": HELD_OUT_SEED,
         "views": options.views,
@@ -131,11 +154,6 @@ def settings_record(options, given) -> dict:
         "tuned": tuned.TUNED,
         "adam_time_steps": None,
     }
-
-
-def renderer_name(options) -> str:
-    """The generator's settings asked for; refuses a name that it does not have."""
-    return check_choice("--renderer", options.renderer, renderers())
 
 
 def max_views(options) -> int:
@@ -148,7 +166,7 @@ def read_method(path: str) -> tuple[str, dict, LearnedConfig, str]:
     try:
         params, config = read_weights(path)
     except FileNotFoundError as error:
-        raise cli.UserError(str(error)) from error
+        raise InputError(str(error)) from error
     name = Path(path).stem
     return f" ({name})", params, config, hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
@@ -157,52 +175,6 @@ def learned_solver(given) -> tuple[LearnedConfig, dict | None]:
     """Settings and parameters of the first learned optimiser with stages among some weights; else `BASE` and None."""
     given = ((config, params) for _, params, config, _ in given if config.update == "learned" and config.stages)
     return next(given, (BASE, None))
-
-
-def untrained(head, update: str) -> methods.Method:
-    """A row with random weights, which says so."""
-    config = dataclasses.replace(BASE, update=update)
-    return methods.trained(head, ", untrained", init_params(jax.random.key(0), config), config)
-
-
-# Subjects
-
-
-def synthetic_samples(head, detector, options, views: int, seed: int = HELD_OUT_SEED) -> Iterator[Sample]:
-    """Synthetic subjects with so many views, drawn one at a time; held out unless `seed` says otherwise."""
-    config = dataclasses.replace(renderers()[renderer_name(options)], n_views=views)
-    draw = jax.jit(make_subject, static_argnames="config")
-    for index in range(options.count):
-        subject = draw(head, seed, index, config)
-        photos = photos_of(subject, detector if options.landmarks == "detector" else None)
-        missed = int((np.asarray(photos.view_mask) == 0).sum())
-        if missed:
-            print(f"\nsubject {index}: no face found in {missed} photos, which do not count.", file=sys.stderr)
-        yield Sample(f"{seed}_{index:05d}", photos, subject)
-
-
-def scanned_people(root: str, head, detector, views: int) -> FileSource:
-    """The people of a folder, each with a raw scan and its points."""
-    source = folder_source(root, head, SourceConfig(n_views=views, size=PHOTO_SIDE), detector=detector)
-    missing = [entry.subject for entry in source.entries if entry.scan is None]
-    if missing:
-        raise cli.UserError(f"--subjects={root}: {missing[0]} has no neutral.ply with points7.txt.")
-    return source
-
-
-def folder_samples(source: FileSource) -> Iterator[Sample]:
-    """Scanned people; where photos are missing, views that do not count."""
-    for index, entry in enumerate(source.entries):
-        person = source(index)
-        mesh, points = read_scan(source, index)
-        truth = None if person.neutral is None else person
-        yield Sample(entry.subject, photos_of(person, None), truth, Scan(mesh.vertices, seven_points(points)))
-
-
-def seven_points(points: np.ndarray) -> np.ndarray:
-    """(7, 3) of (7, 3), (68, 3) or (468, 3) landmarks."""
-    order = {7: range(7), 68: POINTS7, 468: [LANDMARKS68[k] for k in POINTS7]}
-    return points[list(order[len(points)])]
 
 
 # Equal time
@@ -246,10 +218,8 @@ def tune(options) -> None:
     name = check_choice("--method", options.method, tuned.TUNED)
     params, head = load()
     samples = list(synthetic_samples(head, params["detector"], options, options.views, VALIDATION_SEED))
-    config, weights = learned_solver([read_method(path) for path in options.weights])
-    if name.endswith("_features") and weights is None:
-        raise cli.UserError(f"--method={name} needs --weights=FILE of a learned optimiser.")
-    settings = methods.Settings(config, weights, time_steps=options.time_steps)
+    config, _ = learned_solver([read_method(path) for path in options.weights])
+    settings = methods.Settings(config, time_steps=options.time_steps)
     row = 2 + list(tuned.TUNED).index(name)  # after the mean face and pose only
 
     def objective(numbers):

@@ -1,24 +1,22 @@
-"""`experiments.evaluate --what=real`: both solvers on somebody's photos or video, in numbers and in pictures."""
+"""Every solver on somebody's photos, in numbers and in pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from experiments import cli
-from experiments.candidates import choose_photos, read_inputs
-from facerig_jax import load
 from facerig_jax.api import SOLVERS, fit_rig, solver_settings
-from facerig_jax.data.photos import pad_to_bucket, pad_views
+from facerig_jax.data.photos import Photo, pad_to_bucket, pad_views
 from facerig_jax.evaluate.estimate import Photos, estimate_from_fit, photo_errors
 from facerig_jax.fit.reprojection import reprojection
 from facerig_jax.fit.status import OK, POOR_FIT
-from facerig_jax.io.files import write_image
+from facerig_jax.io.files import InputError, write_image
 from facerig_jax.report.pictures import grid
 from facerig_jax.report.views import view_pictures
+from facerig_jax.types import HeadModel
 
 # Rows of the sheet after the photo's own: what is drawn of each solver's fit.
 DRAWN = ("overlay", "geometry", "residual")
@@ -27,28 +25,24 @@ CELL = 256
 MEASURES = ("17-67 %", "|dI|")
 
 
-def side_by_side(spec: str, out: str | None, count: int = 8) -> Iterator[dict]:
-    """Fits photos or a video's best frames with every solver; draws them one below the other.
+def side_by_side(params: dict, head: HeadModel, photos: Sequence[Photo], out: str | None) -> Iterator[dict]:
+    """Fits photos with every solver; draws them one below the other.
 
     Args:
-      spec: folder, pattern or video, as for experiments.fit.
+      params, head: of `api.load`.
+      photos: 1 to 8 of one person.
       out: folder for side_by_side.png; None draws nothing.
-      count: photos at most.
 
     Yields:
       per photo, and for their mean: each solver's reprojection error (points 17-67, % of the outer-eye distance) and
       mean |photo - render| over the face (sRGB in [0, 1], each under the light that suits it best).
     """
-    params, head = load()
-    _, photos, _ = read_inputs(spec)
-    if len(photos) > count:
-        photos = [photos[number] for number in choose_photos(params["detector"], head, photos, count)]
     images, sizes = pad_to_bucket(photos)
     (images, mask), sizes = pad_views(images), pad_views(sizes)[0]
     fits = {name: fit_rig(images, params, head, solver=name, view_mask=mask, image_size=sizes) for name in SOLVERS}
     used = np.all([np.isin(np.asarray(fit.views.status), (OK, POOR_FIT)) for fit in fits.values()], 0)
     if not used.any():
-        raise cli.UserError(f"No face found in any of the {len(photos)} pictures of {spec}.")
+        raise InputError(f"No face found in any of the {len(photos)} pictures.")
     errors = {name: fit_errors(head, fit, name, images, mask, sizes) for name, fit in fits.items()}
     if out:
         Path(out).mkdir(parents=True, exist_ok=True)
