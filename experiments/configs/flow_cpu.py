@@ -2,10 +2,10 @@
 
     python -m experiments.train --config=experiments/configs/flow_cpu.py --workdir=out/flow
 
-Learns on single photos (an update sees 4 people, 16 photos) with the detector's own landmarks, from the fit to them. The
-script that this was first tried with left, after 103 minutes and 7,400 updates on one core, TRAIN 2.66 and HARD 1.62 mm
-rms per axis of 4.28 and 2.43 on validation people. How the weights that ship were made from there, part by part:
-docs/results/2026-11-26-flow-training.md.
+Learns on single photos (an update sees 4 people, 16 photos) with the detector's own landmarks, from the fit to them.
+The script that this was first tried with left, after 103 minutes and 7,400 updates on one core, TRAIN 2.66 and HARD
+1.62 mm rms per axis of 4.28 and 2.43 on validation people. How the weights that ship were made from there, part by
+part: docs/results/2026-11-26-flow-training.md.
 
 Without `init` it learns from the fit to the landmarks alone; with one, by turns also from the fits after each of
 that network's passes but the last:
