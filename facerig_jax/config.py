@@ -165,7 +165,7 @@ class FlowConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LearnedConfig:
-    """Static settings of the learned solver; the defaults are the published method (reference/inorig.md section 7).
+    """Static settings of the learned solver; the defaults are the published method (docs/method.md section 7).
 
     networks:      sizes of the networks.
     crop_margin:   side of the crop over the larger side of the landmarks' box.

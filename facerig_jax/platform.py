@@ -6,10 +6,10 @@ import jaxlib
 
 # jaxlib 0.10.2 on CPU loses a wake-up in programs with several while loops: the second or third call of a compiled fit
 # never returned (all threads idle), in every one of 10 trials. Without the concurrency-optimized scheduler 80 calls
-# returned (BUILD_NOTES, 2026-11-22).
+# returned (docs/decisions.md, 2026-11-22).
 _SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"
 # jaxlib 0.10.2 on CPU hands small reductions, of which the gradient of a fit has many, to a library: without it a
-# training update takes 0.75 of the time, a fit 0.94, but compiling 1.1 (BUILD_NOTES, 2026-11-22).
+# training update takes 0.75 of the time, a fit 0.94, but compiling 1.1 (docs/decisions.md, 2026-11-23).
 _REDUCTIONS = "xla_cpu_experimental_ynn_fusion_type"
 
 

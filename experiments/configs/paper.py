@@ -1,4 +1,4 @@
-"""The published networks, losses and optimizer: Adam at 2e-5, two subjects an update (reference/inorig.md section 8).
+"""The published networks, losses and optimizer: Adam at 2e-5, two subjects an update (docs/method.md section 8).
 
     python -m experiments.train --config=experiments/configs/paper.py --workdir=out/paper \\
         --set init=out/paper_pose/weights.npz

@@ -1,4 +1,4 @@
-"""The published networks' pose regressor, first and alone (reference/inorig.md section 8).
+"""The published networks' pose regressor, first and alone (docs/method.md section 8).
 
     python -m experiments.train --config=experiments/configs/paper_pose.py --workdir=out/paper_pose
 

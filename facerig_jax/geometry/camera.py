@@ -14,7 +14,7 @@ MIN_DEPTH = 0.1
 
 
 def project(vertices: jax.Array, pose: jax.Array, inverse_distance: jax.Array | float = 0.0) -> jax.Array:
-    """Poses and projects vertices of the head frame (reference/inorig.md section 1).
+    """Poses and projects vertices of the head frame (docs/method.md section 1).
 
     With inverse distance d the rotated point r is scaled by 1 / (1 - d r_z): a pinhole at distance 1/d from the
     head origin, exactly orthographic at d = 0. The same factor applies to z, a projective map, so straight lines stay
@@ -50,7 +50,7 @@ def from_image(points: jax.Array, height: int, width: int) -> jax.Array:
 def normalized_to_pose(pose: jax.Array, unit_mm: float = 1e-3, image_size: int = 256) -> jax.Array:
     """The method's normalised pose -> real pose: s = 0.5 p + 1.25 px/mm and t = 10 p px in a crop of 256 pixels.
 
-    reference/inorig.md section 1, in millimetres and for any head and crop.
+    docs/method.md section 1, in millimetres and for any head and crop.
 
     Args:
       pose: (..., 6) pitch, yaw, roll (rad), normalised scale and translation.

@@ -1,4 +1,4 @@
-"""Second-order spherical-harmonics light: basis, shading and the closed-form solve (reference/inorig.md section 5)."""
+"""Second-order spherical-harmonics light: basis, shading and the closed-form solve (docs/method.md section 5)."""
 
 import jax
 import jax.numpy as jnp

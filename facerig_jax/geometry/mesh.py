@@ -27,7 +27,7 @@ def triangle_normals(vertices: jax.Array, faces: jax.Array) -> jax.Array:
 def vertex_normals(vertices: jax.Array, faces: jax.Array) -> jax.Array:
     """Unit vertex normals: the sum of the unnormalised normals of the adjacent triangles, normalised.
 
-    reference/inorig.md section 5. A vertex without area around it gets the zero normal and a zero gradient.
+    docs/method.md section 5. A vertex without area around it gets the zero normal and a zero gradient.
     The sums are three scatter-adds, one per triangle corner: on a CPU a gather from a padded vertex-to-triangle table
     is 1.4x faster forward but 2x slower for a hundred forward-mode tangents, and needs the topology as numbers.
 

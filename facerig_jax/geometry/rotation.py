@@ -7,7 +7,7 @@ from facerig_jax.numerics import HIGHEST
 
 
 def euler_to_matrix(angles: jax.Array) -> jax.Array:
-    """R = Rz(roll) Ry(yaw) Rx(pitch), right handed (reference/inorig.md section 1).
+    """R = Rz(roll) Ry(yaw) Rx(pitch), right handed (docs/method.md section 1).
 
     Args:
       angles: (..., 3) pitch, yaw, roll in radians.

@@ -49,7 +49,7 @@ def central_differences(image: jax.Array) -> tuple[jax.Array, jax.Array]:
 def sample_smooth(image: jax.Array, points: jax.Array) -> jax.Array:
     """`bilinear` whose derivative with respect to `points` is the bilinearly sampled central-difference gradient.
 
-    The method's rule (reference/inorig.md section 1): smoother than the bilinear kernel's own piecewise constant
+    The method's rule (docs/method.md section 1): smoother than the bilinear kernel's own piecewise constant
     derivative. The derivative with respect to the map is the usual one. Works in forward and reverse mode.
     """
     return bilinear(image, points)

@@ -1,4 +1,4 @@
-"""Decoding a rig: codes and UV features to neutral, displacement and albedo (reference/inorig.md section 4)."""
+"""Decoding a rig: codes and UV features to neutral, displacement and albedo (docs/method.md section 4)."""
 
 from __future__ import annotations
 

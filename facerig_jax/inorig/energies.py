@@ -86,7 +86,7 @@ def measure(
     weights: EnergyWeights,
     config: LearnedConfig,
 ) -> Measured:
-    """All energies of one posed rig (reference/inorig.md section 6).
+    """All energies of one posed rig (docs/method.md section 6).
 
     Args:
       posed: the rig in every view.

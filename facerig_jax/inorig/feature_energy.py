@@ -1,4 +1,4 @@
-"""Feature-metric multi-view consistency (reference/inorig.md section 6)."""
+"""Feature-metric multi-view consistency (docs/method.md section 6)."""
 
 import itertools
 

@@ -1,6 +1,6 @@
 """What the published code computed for known weights and inputs, and the same from our solver, array by array.
 
-A golden file is an .npz of such arrays (reference/inorig.md, "Golden arrays"); the weights, face model and inputs come
+A golden file is an .npz of such arrays (docs/method.md, "Golden arrays"); the weights, face model and inputs come
 from a recipe (tests/data/recipe/recipe.py). The goldens were made with every vertex taken as visible, so that rule
 alone is replaced here; everything else is what `fit_rig` runs. All of it needs float64.
 """

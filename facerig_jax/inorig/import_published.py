@@ -12,7 +12,7 @@ import numpy as np
 from facerig_jax.config import LearnedConfig
 from facerig_jax.networks.model import parameter_shapes
 
-# Entries that play no part in the forward pass (reference/inorig.md, "Golden arrays").
+# Entries that play no part in the forward pass (docs/method.md, "Golden arrays").
 UNUSED = re.compile(r"(.*\.num_batches_tracked|opt_layer\.anchor_ep_norms)$")
 
 ROOTS = {

@@ -34,7 +34,7 @@ def contour_points(points, visible, vertices_img, candidates, detected) -> jax.A
 
 
 def landmark68_points(vertices_img, visible_full, visible_face, detected, embedding) -> jax.Array:
-    """(68, 2) px model points of one view after the contour rule (reference/inorig.md section 6).
+    """(68, 2) px model points of one view after the contour rule (docs/method.md section 6).
 
     Args:
       vertices_img: (P, 2 or 3) px.

@@ -1,4 +1,4 @@
-"""Photometric energy: rendered against observed vertex colours (reference/inorig.md section 6)."""
+"""Photometric energy: rendered against observed vertex colours (docs/method.md section 6)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The space of rigs that one stage optimises in: UV features of all views (reference/inorig.md section 3)."""
+"""The space of rigs that one stage optimises in: UV features of all views (docs/method.md section 3)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The learned solver: three coarse-to-fine stages of three gradient steps with learned sizes, as one scan.
 
-reference/inorig.md section 7. `solve_learned` is the table of contents, `run_stage` one stage's.
+docs/method.md section 7. `solve_learned` is the table of contents, `run_stage` one stage's.
 """
 
 from __future__ import annotations

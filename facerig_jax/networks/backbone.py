@@ -7,7 +7,7 @@ from facerig_jax.networks.layers import Block, ConvNorm, conv, dense, upsample
 
 
 class Backbone(nn.Module):
-    """Feature maps of an image, each half as large as the next, coarse to fine (reference/inorig.md section 2).
+    """Feature maps of an image, each half as large as the next, coarse to fine (docs/method.md section 2).
 
     widths: channels of the 7x7 convolution and of layers 1 to 8.
     blocks: residual blocks in layers 3, 4, ...; with four of them the plain layers 7 and 8 follow.

@@ -167,7 +167,7 @@ def _first_value(path: str, shape: tuple[int, ...], noise: np.ndarray, config: L
 
 
 def starts_at_zero(path: str, config: LearnedConfig) -> bool:
-    """Whether a kernel, given by its path, is zero at first (reference/inorig.md section 4, end).
+    """Whether a kernel, given by its path, is zero at first (docs/method.md section 7).
 
     These are the layers that give displacements, albedo, step sizes and the pose. Those that make the weights of the
     small per-person networks are not: zero would stop every gradient. With named codes the first stage's are too,

@@ -1,7 +1,7 @@
 """Moving per-vertex values into a UV texture and back.
 
 Texel (row i, column j) of an S x S texture sits at uv (j / (S - 1), 1 - i / (S - 1)): v runs up, rows run down, and the
-outermost texels lie on the border of the unit square (reference/inorig.md section 3).
+outermost texels lie on the border of the unit square (docs/method.md section 3).
 """
 
 import functools

@@ -10,7 +10,7 @@ from facerig_jax.checks import check_shape
 from facerig_jax.geometry.sampling import bilinear
 from facerig_jax.raster.rasterize import DEPTH_RANGE, barycentrics, image_to_clip, triangle_ids
 
-# reference/inorig.md section 6, both in pixels.
+# docs/method.md section 6, both in pixels.
 BACKGROUND_DEPTH = -200.0
 TOLERANCE = 1.0
 
@@ -39,7 +39,7 @@ def depth_map(
 
 @functools.partial(jax.jit, static_argnames=("size", "rasterizer"))
 def visible(vertices_img: jax.Array, faces: jax.Array, size: int = 256, rasterizer: str = "auto") -> jax.Array:
-    """Visible vertices of each view: those at most one pixel behind the depth map (reference/inorig.md section 6).
+    """Visible vertices of each view: those at most one pixel behind the depth map (docs/method.md section 6).
 
     The map has the resolution of the image, back faces are culled, and it is sampled bilinearly with zero outside the
     image. No gradient. A vertex that is not finite is not visible.

@@ -19,7 +19,7 @@ SCHEDULES = ("cosine", "constant")
 class LossWeights:
     """What each loss counts for (traced).
 
-    Published (reference/inorig.md section 8), summed over stages and steps, in px of a crop of 256:
+    Published (docs/method.md section 8), summed over stages and steps, in px of a crop of 256:
 
     depth:      squared distance of posed meshes up to depth.
     dense:      squared distance after a similarity.

@@ -1,4 +1,4 @@
-"""Losses of one posed mesh against the truth (reference/inorig.md section 8); distances in px of the crop or in mm."""
+"""Losses of one posed mesh against the truth (docs/method.md section 8); distances in px of the crop or in mm."""
 
 from __future__ import annotations
 
