@@ -15,6 +15,8 @@ from facerig_jax.types import Descent
 MIN_DAMPING, MAX_DAMPING = 1e-7, 1e3
 # Every step proposes a move at each of these multiples of its damping; the next one starts a rung below what it took.
 LADDER = (1.0, 10.0, 100.0, 1000.0)
+# Energies that differ by fewer units in the last place are equal.
+ROUNDING = 8
 
 
 @struct.dataclass
@@ -105,7 +107,7 @@ def levenberg_marquardt(
       x: (D,).
       descent: Descent of (T,) numbers.
     """
-    start = x
+    start, ladder = x, jnp.array(LADDER, x.dtype)
 
     def propose(x, move):
         return x + move if free is None else x.at[free].add(move)
@@ -114,13 +116,14 @@ def levenberg_marquardt(
         x, damping = carry
         weights = reweigh(x)
         normal = linearize(x, weights)
-        dampings = damping * jnp.array(LADDER, x.dtype)
+        dampings = jnp.maximum(damping * ladder, MIN_DAMPING * (ladder - 1))  # undamped steps have a ladder too
         moves = jax.vmap(lambda damping: solve_damped(normal, damping))(dampings)
         candidates = jax.vmap(lambda move: propose(x, move))(moves)
         totals = jax.vmap(lambda x: energy(x, weights))(jnp.concatenate([candidates, x[None], start[None]]))
         proposed, before, at_start = totals[:-2], totals[-2], totals[-1]
         proposed = jnp.where(jnp.isfinite(proposed), proposed, jnp.inf)
-        best = jnp.argmin(proposed)
+        rounding = ROUNDING * jnp.finfo(x.dtype).eps * jnp.abs(before)
+        best = jnp.argmax(proposed <= jnp.min(proposed) + rounding)  # the least damped of equals
         better = proposed[best] < before
         fall = jax.lax.stop_gradient(jax.vmap(lambda move: promised_fall(normal, move))(moves))
         record = Descent(
@@ -133,6 +136,5 @@ def levenberg_marquardt(
         following = jnp.where(better, dampings[best] / LADDER[1], dampings[-1] * LADDER[1])
         return (jnp.where(better, candidates[best], x), jnp.clip(following, MIN_DAMPING, MAX_DAMPING)), record
 
-    damping = jnp.maximum(jnp.asarray(damping, x.dtype), MIN_DAMPING)
-    (x, _), descent = jax.lax.scan(step, (x, damping), None, n_steps)
+    (x, _), descent = jax.lax.scan(step, (x, jnp.asarray(damping, x.dtype)), None, n_steps)
     return x, descent

@@ -19,7 +19,7 @@ def stages(trace: Trace) -> dict[str, Descent]:
         found |= {f"{name} {k + 1}": jax.tree.map(lambda value, k=k: value[k], stacked) for k in range(count)}
     if trace.expression is not None:
         found[EXPRESSION] = trace.expression
-    return jax.tree.map(np.asarray, found)
+    return {name: jax.tree.map(np.asarray, descent) for name, descent in found.items()}
 
 
 def records(trace: Trace | dict, names, used) -> dict[str, dict]:
