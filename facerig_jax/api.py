@@ -118,8 +118,8 @@ def fit_rig(
     size = (
         jnp.broadcast_to(jnp.array(images.shape[1:3]), (n_views, 2)) if image_size is None else jnp.asarray(image_size)
     )
-    mask = jnp.ones(n_views) if view_mask is None else jnp.asarray(view_mask, jnp.float32)
-    weight = jnp.ones(n_points) if landmark_weight is None else jnp.asarray(landmark_weight, jnp.float32)
+    mask = jnp.ones(n_views, jnp.float32) if view_mask is None else jnp.asarray(view_mask, jnp.float32)
+    weight = jnp.ones(n_points, jnp.float32) if landmark_weight is None else jnp.asarray(landmark_weight, jnp.float32)
     check_shape("image_size", size, n_views, 2)
     check_shape("view_mask", mask, n_views)
     weight = jnp.broadcast_to(weight, (n_views, n_points))

@@ -68,7 +68,7 @@ def solve_classical(
         x, energies = fit_colours(head, data, observed, x, hyper, config, blur)
         return x, (energies, x.identity)
 
-    x, (trace["photometric_stages"], found) = jax.lax.scan(stage, x, jnp.array(config.blur))
+    x, (trace["photometric_stages"], found) = jax.lax.scan(stage, x, jnp.array(config.blur, x.pose.dtype))
     path.append(found)
     if config.refine_steps:
         x = refine_colours(head, data, observed, x, hyper, config)
@@ -83,12 +83,13 @@ def initial(head: HeadModel, observed: Observed, hyper: Hyper, config: FitConfig
     size = observed.image.shape[1]
     n_views = observed.image.shape[0]
     model, detected, weight = _landmarks(head, observed, config)
+    dtype = observed.image.dtype
     return Unknowns(
-        identity=jnp.zeros(head.identity_basis.shape[0]),
-        albedo=jnp.zeros(head.albedo_basis.shape[0]),
+        identity=jnp.zeros(head.identity_basis.shape[0], dtype),
+        albedo=jnp.zeros(head.albedo_basis.shape[0], dtype),
         pose=landmark_pose(model.mean, detected, weight, size),
         inverse_distance=jnp.broadcast_to(hyper.inverse_distance_mean * head.unit_mm, (n_views,)),
-        expression=jnp.zeros((n_views, head.expression_basis.shape[0])),
+        expression=jnp.zeros((n_views, head.expression_basis.shape[0]), dtype),
         light=jnp.broadcast_to(ambient_light(), (n_views, 9, 3)),
     )
 
@@ -124,8 +125,8 @@ def landmark_data(
         model=model,
         detected=detected[..., :2],
         weight=weight,
-        deviation=hyper.landmark_mm * (jnp.ones(n_points) if habits is None else habits.deviation),
-        common=common * (jnp.zeros((1, n_points, 2)) if habits is None else habits.common),
+        deviation=hyper.landmark_mm * (jnp.ones(n_points, weight.dtype) if habits is None else habits.deviation),
+        common=common * (jnp.zeros((1, n_points, 2), weight.dtype) if habits is None else habits.common),
         unit_mm=head.unit_mm,
     )
 
@@ -134,7 +135,7 @@ def fit_landmarks(
     head: HeadModel, data: terms.LandmarkData, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig
 ):
     """Levenberg-Marquardt on landmarks and priors. Returns Unknowns and the (steps,) energies."""
-    energy = fit_energy(head, observed, x, jnp.ones(x.n_views), hyper, (data,))
+    energy = fit_energy(head, observed, x, jnp.ones(x.n_views, x.pose.dtype), hyper, (data,))
     return _minimise(energy, x, hyper.damping, config.landmark_steps)
 
 

@@ -44,7 +44,7 @@ def refine(energy: Callable, x, n_steps: int, rates):
         return (moved, moments, better(value, x, best)), None
 
     start = (x, optimizer.init(x), (energy(x), x))
-    (x, _, best), _ = jax.lax.scan(step, start, jnp.linspace(1.0, 0.1, n_steps))
+    (x, _, best), _ = jax.lax.scan(step, start, jnp.linspace(1.0, 0.1, n_steps, dtype=jax.tree.leaves(x)[0].dtype))
     return better(energy(x), x, best)[1]
 
 
