@@ -27,7 +27,7 @@ from facerig_jax.geometry.rotation import euler_to_matrix, rotate
 from facerig_jax.geometry.sampling import bilinear
 from facerig_jax.numerics import masked_mean, srgb_to_linear
 from facerig_jax.programs import kept
-from facerig_jax.raster.render import to_uint8
+from facerig_jax.raster.render import linear_to_srgb8
 from facerig_jax.raster.uv import UVTable, uv_table, uv_to_vertex, vertex_to_uv
 from facerig_jax.raster.visibility import BACKGROUND_DEPTH, depth_map
 from facerig_jax.rig.apply import apply_rig
@@ -122,7 +122,7 @@ def vertex_colours(texture, uv) -> jax.Array:
 @functools.partial(jax.jit, static_argnames="size")
 def _albedo_texture(head: HeadModel, rig: Rig, size: int) -> jax.Array:
     table = uv_table(_texel_uv(head.uv, size), head.faces, size)
-    return to_uint8(_fill(vertex_to_uv(rest_albedo(rig), table), table.covered.astype(jnp.float32)))
+    return linear_to_srgb8(_fill(vertex_to_uv(rest_albedo(rig), table), table.covered.astype(jnp.float32)))
 
 
 @kept("size", "crop_size")
@@ -152,7 +152,7 @@ def _unwrap(head: HeadModel, rig: Rig, views: Views, photos, sizes, size: int, c
         observed = coarse[..., :3] / (coarse[..., 3:] + _TINY**2) + fine[..., :3] / (fine[..., 3:] + _TINY**4)
         confidence = _smoothstep(best / 0.5) * skin
         texture = _complete(observed, confidence, model, skin)
-        return to_uint8(_fill(texture, table.covered.astype(jnp.float32))), confidence
+        return linear_to_srgb8(_fill(texture, table.covered.astype(jnp.float32))), confidence
 
 
 def _unwrap_view(head, rig, view: _View, table: UVTable, model, face, features, skin, crop_size: int):

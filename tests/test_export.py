@@ -13,6 +13,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import imageio.v3 as iio
 import numpy as np
 import pygltflib
 import pytest
@@ -143,6 +144,20 @@ def test_images_are_written_by_suffix_and_floats_are_rounded(tmp_path):
     assert np.asarray(Image.open(tmp_path / "a.png")).tolist() == [[[0, 128, 255], [255, 0, 0]]]
     with pytest.raises(ValueError, match=r"pictures are written as \.png"):
         files.write_image(tmp_path / "a.bmp", image)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("shape", [(37, 51, 3), (37, 51), (1, 1, 3)])
+def test_pictures_are_read_back_as_another_writer_would_have_them(tmp_path, suffix, shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    files.write_image(tmp_path / f"a{suffix}", image, quality=92)
+    found = np.asarray(Image.open(tmp_path / f"a{suffix}"))
+    if suffix == ".png":
+        np.testing.assert_array_equal(found, image)
+    else:
+        Image.fromarray(image).save(tmp_path / f"b{suffix}", quality=92)
+        np.testing.assert_array_equal(found, np.asarray(Image.open(tmp_path / f"b{suffix}")))
+        np.testing.assert_array_equal(iio.imread(tmp_path / f"a{suffix}"), found)
 
 
 # Meshes

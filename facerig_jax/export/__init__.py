@@ -59,11 +59,11 @@ def _write_ply(path, rig, head) -> None:
     import numpy as np
 
     from facerig_jax.io.mesh_files import submesh, write_ply
-    from facerig_jax.raster.render import to_uint8
+    from facerig_jax.raster.render import linear_to_srgb8
     from facerig_jax.rig.frozen import rest_albedo
 
     index, faces = submesh(head.faces, np.asarray(head.part) == 0)
-    colours = np.asarray(to_uint8(rest_albedo(rig)))
+    colours = np.asarray(linear_to_srgb8(rest_albedo(rig)))
     write_ply(path, rig.unit_mm * np.asarray(rig.neutral)[index], faces, colours[index])
 
 
