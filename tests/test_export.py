@@ -70,7 +70,7 @@ WRITERS = {
     "points": lambda path: mesh_files.write_points7(path, np.ones((7, 3))),
     "png": lambda path: files.write_image(path.with_suffix(".png"), np.random.default_rng(0).random((50, 50, 3))),
     "glb": lambda path: glb.write_glb(path, *small_head()[::-1], TEXTURE),
-    "rig": lambda path: rig_file.save_rig(path, small_head()[1]),
+    "rig": lambda path: rig_file.save_rig(small_head()[1], path),
     "report": lambda path: report.write_report(path, report.Report("a", "ok")),
 }
 
@@ -403,7 +403,7 @@ def test_the_validator_script_reports_an_invalid_file(validator, tmp_path):
 
 def test_a_rig_comes_back_as_it_was_saved(tmp_path):
     head, rig = small_head()
-    rig_file.save_rig(tmp_path / "rig.npz", rig, head)
+    rig_file.save_rig(rig, tmp_path / "rig.npz", head)
     loaded = rig_file.load_rig(tmp_path / "rig.npz")
     for name in rig_file.RIG_SHAPES:
         np.testing.assert_array_equal(getattr(loaded, name), getattr(rig, name))
@@ -416,7 +416,7 @@ def test_a_rig_comes_back_as_it_was_saved(tmp_path):
 
 def test_a_rig_without_names_comes_back_without_names(tmp_path):
     rig = small_head()[1].replace(code_names=())
-    rig_file.save_rig(tmp_path / "rig.npz", rig)
+    rig_file.save_rig(rig, tmp_path / "rig.npz")
     assert rig_file.load_rig(tmp_path / "rig.npz").code_names == ()
 
 
@@ -460,7 +460,7 @@ def test_files_that_are_no_rig_are_refused(tmp_path):
     np.save(tmp_path / "one.npy", np.zeros(3))
     with pytest.raises(ValueError, match="one.npy: not a readable .npz"):
         rig_file.load_rig(tmp_path / "one.npy")
-    rig_file.save_rig(tmp_path / "cut.npz", small_head()[1])
+    rig_file.save_rig(small_head()[1], tmp_path / "cut.npz")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:-200])
     with pytest.raises(ValueError, match="cut.npz: not a readable .npz"):
         rig_file.load_rig(tmp_path / "cut.npz")
@@ -471,7 +471,7 @@ def test_files_that_are_no_rig_are_refused(tmp_path):
 def test_a_rig_that_is_not_finite_is_not_saved(tmp_path):
     rig = small_head()[1].replace(albedo_code=np.array([np.inf]))
     with pytest.raises(ValueError, match="albedo_code has values that are not finite"):
-        rig_file.save_rig(tmp_path / "rig.npz", rig)
+        rig_file.save_rig(rig, tmp_path / "rig.npz")
     assert leftovers(tmp_path) == []
 
 

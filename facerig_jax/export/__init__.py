@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from facerig_jax.checks import check_choice
-from facerig_jax.export.rig_file import load_rig, save_rig
+from facerig_jax.export.rig_file import check_rig_and_path, load_rig, save_rig
 
 __all__ = ["export_rig", "load_rig", "save_rig"]
 
@@ -35,13 +35,14 @@ def export_rig(rig, path, head=None, texture=None) -> None:
     Example:
       facerig_jax.export_rig(fit.rig, "out/person.glb")
     """
+    check_rig_and_path("export_rig", rig, path)
     suffix = check_choice("path suffix", Path(path).suffix.lower(), FORMATS)
     if head is None:
         from facerig_jax.head import load_head
 
         head = load_head()
     if suffix == ".npz":
-        return save_rig(path, rig, head)
+        return save_rig(rig, path, head)
     if suffix == ".ply":
         return _write_ply(path, rig, head)
     if texture is None:
