@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from experiments import cli
 from facerig_jax.config import PRESETS, EnergyWeights, LearnedConfig
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.head import load_head
@@ -251,16 +252,14 @@ def report(section: str) -> None:
         print(f"{row.name:44}{row.compile_s:10.2f}{row.best_ms:10.2f}{row.temporary_mb:9.0f}  {ratio}", flush=True)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Runs the sections asked for."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected argument {argv[1]!r}; sections are chosen with --what=NAME,NAME.")
     unknown = [name for name in _WHAT.value if name not in SECTIONS]
     if unknown:
-        raise app.UsageError(f"--what: {unknown[0]!r} is not one of {', '.join(SECTIONS)}.")
+        raise cli.UserError(f"--what: {unknown[0]!r} is not one of {', '.join(SECTIONS)}.")
     for name in _WHAT.value:
         report(name)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main, keep_programs=False)

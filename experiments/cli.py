@@ -15,8 +15,11 @@ class UserError(Exception):
     """Something the user can put right; shown as one sentence, exit code 1."""
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the flags, prepares the process and runs `main`; ends it with exit code 1 and one sentence on an error."""
+def run(main: Callable[[], None], keep_programs: bool = True) -> None:
+    """Parses the flags, prepares the process and runs `main`; ends it with exit code 1 and one sentence on an error.
+
+    Without `keep_programs` nothing compiled is kept on disk or taken from there.
+    """
     from absl import app
     from absl import logging as absl_logging
 
@@ -24,17 +27,18 @@ def run(main: Callable[[], None]) -> None:
         absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells of every rename.
         if len(argv) > 1:
             return fail(f"Unexpected argument {argv[1]!r}; flags are written --name=value, see --help.")
-        return guard(main)
+        return guard(main, keep_programs)
 
     quiet()
     app.run(guarded)
 
 
-def guard(main: Callable[[], None]) -> int:
+def guard(main: Callable[[], None], keep_programs: bool = True) -> int:
     """Runs `main` and returns the exit code: 0, or 1 after one sentence on stderr ($FACERIG_DEBUG=1: a traceback)."""
     from facerig_jax.io.files import InputError, WriteError
 
-    use_compilation_cache()
+    if keep_programs:
+        use_compilation_cache()
     try:
         main()
         return 0
@@ -42,8 +46,25 @@ def guard(main: Callable[[], None]) -> int:
         if os.environ.get("FACERIG_DEBUG"):
             raise
         return fail(str(error))
+    except (RuntimeError, AssertionError):
+        if os.environ.get("FACERIG_DEBUG") or (sentence := missing_platform()) is None:
+            raise
+        return fail(sentence)
     except KeyboardInterrupt:
         return fail("Interrupted.", 130)
+
+
+def missing_platform() -> str | None:
+    """What is wrong when JAX was told to use a kind of device that is not here; None when JAX runs or was not told."""
+    import jax
+
+    wanted = jax.config.jax_platforms
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):
+        allowed = "set it to cpu, or leave it unset to take what is there"
+        return f"JAX_PLATFORMS={wanted}: JAX finds no such device here; {allowed}." if wanted else None
+    return None
 
 
 def fail(sentence: str, code: int = 1) -> int:
@@ -59,9 +80,16 @@ def quiet() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-def cache_folder() -> Path:
-    """Where compiled programs are kept between runs: $FACERIG_CACHE, or ~/.cache/facerig_jax, with '/xla'."""
-    return Path(os.environ.get("FACERIG_CACHE") or Path.home() / ".cache" / "facerig_jax") / "xla"
+def cache_folder() -> Path | None:
+    """Where compiled programs are kept between runs: $FACERIG_CACHE, or ~/.cache/facerig_jax, with '/xla'.
+
+    None for a user without a home.
+    """
+    folder = os.environ.get("FACERIG_CACHE")
+    home = os.path.expanduser("~")
+    if not folder and not os.path.isabs(home):
+        return None
+    return Path(folder or Path(home) / ".cache" / "facerig_jax") / "xla"
 
 
 def use_compilation_cache() -> None:
@@ -76,7 +104,10 @@ def use_compilation_cache() -> None:
     theirs = jax.config.jax_compilation_cache_dir
     if "://" in (theirs or ""):
         return
-    folder = Path(theirs or cache_folder())
+    folder = theirs or cache_folder()
+    if folder is None:
+        return
+    folder = Path(folder)
     traces = folder / "traces"
     with contextlib.suppress(OSError):
         traces.mkdir(parents=True, exist_ok=True)

@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 
 import jax
-import numpy as np
 from absl import flags
 
 from experiments import cli
-from facerig_jax.inorig.goldens import compare, compute, load_recipe, make_problem, stages_behind
+from experiments.goldens import compare, compute, load_recipe, make_problem, stages_behind
+from facerig_jax.io.arrays import read_arrays
 
 _RECIPE = flags.DEFINE_string("recipe", None, "Folder of recipe.py and state_dict.txt.")
 _GOLDEN = flags.DEFINE_string("golden", None, "The .npz to compare with; any subset of the arrays.")
@@ -32,8 +32,7 @@ def main() -> None:
         path = Path(flag.value or "")
         if not ((path / "recipe.py").is_file() if flag is _RECIPE else path.is_file()):
             raise cli.UserError(f"--{flag.name}: {wanted} is needed, got {flag.value!r}.")
-    with np.load(_GOLDEN.value, allow_pickle=False) as file:
-        golden = {key: file[key] for key in file.files}
+    golden = read_arrays(_GOLDEN.value)
     if not golden:
         raise cli.UserError(f"--golden: {_GOLDEN.value} holds no arrays.")
     recipe = load_recipe(_RECIPE.value)

@@ -25,6 +25,7 @@ from facerig_jax.synthetic import presets as synthetic_config  # isort: skip
 from facerig_jax.synthetic.imitated_landmarks import imitate_landmarks  # isort: skip
 from facerig_jax.synthetic.subject import make_subject  # isort: skip
 from facerig_jax.detect import detect, load_detector  # isort: skip
+from facerig_jax.io.files import write_image  # isort: skip
 from facerig_jax.head.model import landmark_positions  # isort: skip
 
 _WHAT = flags.DEFINE_enum("what", "preview", ["preview", "detect", "speed"], "A picture, or a table.")
@@ -56,8 +57,6 @@ def _head():
 
 def preview():
     """One photo of each person, in a square sheet."""
-    from PIL import Image
-
     draw = jax.jit(make_subject, static_argnames="config")
     config = preset(n_views=1)
     photos = [np.asarray(draw(_head(), _SEED.value, i, config).images[0]) for i in range(_COUNT.value)]
@@ -65,8 +64,7 @@ def preview():
     photos += [np.zeros_like(photos[0])] * (-len(photos) % columns)
     rows = [np.concatenate(photos[i : i + columns], 1) for i in range(0, len(photos), columns)]
     path = Path(_PREVIEW.value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.round(255 * np.concatenate(rows)).astype(np.uint8)).save(path)
+    write_image(path, np.concatenate(rows))
     print(f"{path}: {_COUNT.value} people, preset {_PRESET.value}, seed {_SEED.value}.")
 
 

@@ -4,9 +4,9 @@ fit = facerig_jax.fit_rig(images)                          # (V, H, W, 3) photos
 vertices, albedo = facerig_jax.apply_rig(fit.rig, code)    # (..., K) -> (..., P, 3) each
 """
 
-from facerig_jax.platform import avoid_cpu_deadlock
+from facerig_jax.platform import set_flags
 
-avoid_cpu_deadlock()  # before anything below can start a JAX backend
+set_flags()  # before anything below can start a JAX backend
 
 from facerig_jax.api import fit_rig, load  # noqa: E402
 from facerig_jax.config import EnergyWeights, FitConfig, Hyper, LearnedConfig  # noqa: E402

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
-from facerig_jax.checks import check_choice, check_shape
+from facerig_jax.checks import check_choice, check_images, check_kind, check_one_of_shapes, check_shape
 from facerig_jax.config import PRESETS, EnergyWeights, FitConfig, Hyper, LearnedConfig, as_arrays
 from facerig_jax.detect import load_detector
 from facerig_jax.fit import status as codes
@@ -83,7 +84,7 @@ def fit_rig(
     used is masked out.
 
     Args:
-      images: (V, H, W, 3) photos, sRGB, uint8 or float in [0, 1]; V >= 1.
+      images: (V, H, W, 3) photos, sRGB, uint8 or float in [0, 1]; V >= 1. Or a list of V of one size.
       params: weights; default those of `load`. The learned solver needs params['learned'].
       head: morphable head; default `load()[1]`.
       solver: 'learned' (networks and optimisation) or 'classical' (Levenberg-Marquardt on a linear rig alone).
@@ -105,7 +106,9 @@ def fit_rig(
       vertices, albedo = facerig_jax.apply_rig(fit.rig, fit.views.expression[0])
     """
     config, hyper = solver_settings(solver, config, hyper)
-    n_views = check_shape("images", images, "V", "H", "W", 3)["V"]
+    images = check_images(images)
+    n_views = images.shape[0]
+    check_model(params, head)
     default_params, default_head = load() if params is None or head is None else (params, head)
     if solver == "learned" and params is None and head is not None and head.mean.shape != default_head.mean.shape:
         raise ValueError("head: the trained weights are for the embedded head; use solver='classical' with others.")
@@ -114,16 +117,26 @@ def fit_rig(
     if solver == "learned" and "learned" not in params:
         raise ValueError("params: the learned solver needs params['learned'], see facerig_jax.load('trained').")
     if landmarks is not None:
+        landmarks = jnp.asarray(landmarks)
         check_shape("landmarks", landmarks, n_views, n_points, 3)
     size = (
         jnp.broadcast_to(jnp.array(images.shape[1:3]), (n_views, 2)) if image_size is None else jnp.asarray(image_size)
     )
-    mask = jnp.ones(n_views) if view_mask is None else jnp.asarray(view_mask, jnp.float32)
-    weight = jnp.ones(n_points) if landmark_weight is None else jnp.asarray(landmark_weight, jnp.float32)
+    mask = jnp.ones(n_views, jnp.float32) if view_mask is None else jnp.asarray(view_mask, jnp.float32)
+    weight = jnp.ones(n_points, jnp.float32) if landmark_weight is None else jnp.asarray(landmark_weight, jnp.float32)
     check_shape("image_size", size, n_views, 2)
     check_shape("view_mask", mask, n_views)
+    check_one_of_shapes("landmark_weight", weight, (n_points,), (n_views, n_points))
     weight = jnp.broadcast_to(weight, (n_views, n_points))
     return _fit(jnp.asarray(images), params, head, landmarks, weight, mask, size, as_arrays(hyper), config)
+
+
+def check_model(params, head) -> None:
+    """Refuses weights and a head that are none, such as one in the other's place."""
+    hint = "They are what facerig_jax.load() returns: fit_rig(images, params, head)."
+    check_kind("params", {} if params is None else params, Mapping, hint)
+    if head is not None:
+        check_kind("head", head, HeadModel, hint)
 
 
 def solver_settings(solver: str, config, hyper):

@@ -27,7 +27,7 @@ from facerig_jax.geometry.rotation import euler_to_matrix, rotate
 from facerig_jax.geometry.sampling import bilinear
 from facerig_jax.numerics import masked_mean, srgb_to_linear
 from facerig_jax.programs import kept
-from facerig_jax.raster.render import to_uint8
+from facerig_jax.raster.render import linear_to_srgb8
 from facerig_jax.raster.uv import UVTable, uv_table, uv_to_vertex, vertex_to_uv
 from facerig_jax.raster.visibility import BACKGROUND_DEPTH, depth_map
 from facerig_jax.rig.apply import apply_rig
@@ -122,7 +122,7 @@ def vertex_colours(texture, uv) -> jax.Array:
 @functools.partial(jax.jit, static_argnames="size")
 def _albedo_texture(head: HeadModel, rig: Rig, size: int) -> jax.Array:
     table = uv_table(_texel_uv(head.uv, size), head.faces, size)
-    return to_uint8(_fill(vertex_to_uv(rest_albedo(rig), table), table.covered.astype(jnp.float32)))
+    return linear_to_srgb8(_fill(vertex_to_uv(rest_albedo(rig), table), table.covered.astype(jnp.float32)))
 
 
 @kept("size", "crop_size")
@@ -145,14 +145,14 @@ def _unwrap(head: HeadModel, rig: Rig, views: Views, photos, sizes, size: int, c
 
         return jax.lax.cond(view.trust > 0, seen, lambda total: total, total), None
 
-    nothing = jnp.zeros((size, size, 4))
+    nothing = jnp.zeros((size, size, 4), jnp.float32)
     with jax.named_scope("views"):
-        (coarse, fine, best), _ = jax.lax.scan(add, (nothing, nothing, jnp.zeros((size, size))), stack)
+        (coarse, fine, best), _ = jax.lax.scan(add, (nothing, nothing, jnp.zeros((size, size), jnp.float32)), stack)
     with jax.named_scope("complete"):
         observed = coarse[..., :3] / (coarse[..., 3:] + _TINY**2) + fine[..., :3] / (fine[..., 3:] + _TINY**4)
         confidence = _smoothstep(best / 0.5) * skin
         texture = _complete(observed, confidence, model, skin)
-        return to_uint8(_fill(texture, table.covered.astype(jnp.float32))), confidence
+        return linear_to_srgb8(_fill(texture, table.covered.astype(jnp.float32))), confidence
 
 
 def _unwrap_view(head, rig, view: _View, table: UVTable, model, face, features, skin, crop_size: int):
@@ -164,7 +164,7 @@ def _unwrap_view(head, rig, view: _View, table: UVTable, model, face, features, 
     level = masked_mean(shading, head.face_mask[:, None], axis=0)
     shading = jnp.maximum(shading, MIN_SHADING * level[None])
     where = to_photo(posed[:, :2], view.crop)
-    zoomed = (posed - jnp.array([[(crop_size - 1) / 2] * 2 + [0.0]])) * DEPTH_ZOOM
+    zoomed = (posed - jnp.array([[(crop_size - 1) / 2] * 2 + [0.0]], posed.dtype)) * DEPTH_ZOOM
     columns = [where, zoomed, normals[:, 2:], shading]
     texels = vertex_to_uv(jnp.concatenate(columns, -1), table)
     where, zoomed, facing, shading = jnp.split(texels, (2, 5, 6), -1)
@@ -183,8 +183,8 @@ def _seen(head, posed, zoomed, crop_size: int) -> jax.Array:
     """(S, S) 1 where a texel is visible by the depth-map rule and not beside an edge of something nearer."""
     side = int(DEPTH_WINDOW * DEPTH_ZOOM * crop_size)
     centre = (side - 1) / 2
-    middle = jnp.array([[(crop_size - 1) / 2] * 2 + [0.0]])
-    scaled = (posed - middle) * DEPTH_ZOOM + jnp.array([[centre, centre, 0.0]])
+    middle = jnp.array([[(crop_size - 1) / 2] * 2 + [0.0]], posed.dtype)
+    scaled = (posed - middle) * DEPTH_ZOOM + jnp.array([[centre, centre, 0.0]], posed.dtype)
     depth = depth_map(scaled[None], head.faces, side, side)[0]
     nearest = _pool(depth, EDGE, jax.lax.max, -jnp.inf)
     ground = _pool((depth > BACKGROUND_DEPTH).astype(jnp.float32), EDGE, jax.lax.min, 1.0)
@@ -252,7 +252,7 @@ def _feather(seen, skin) -> jax.Array:
 def _features(head: HeadModel) -> jax.Array:
     """(P, 1) in [0, 1]: the parts of the face that need not look like skin, where the head knows them."""
     named = [jnp.asarray(head.regions[name]) for name in FEATURES if name in head.regions]
-    return functools.reduce(jnp.maximum, named, jnp.zeros(head.mean.shape[0]))[:, None]
+    return functools.reduce(jnp.maximum, named, jnp.zeros(head.mean.shape[0], jnp.float32))[:, None]
 
 
 def _skin_likeness(colour, model, face, features, seen) -> jax.Array:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imageio.v3 as iio
 import numpy as np
 import pygltflib
 import pytest
@@ -64,7 +65,7 @@ WRITERS = {
     "points": lambda path: mesh_files.write_points7(path, np.ones((7, 3))),
     "png": lambda path: files.write_image(path.with_suffix(".png"), np.random.default_rng(0).random((50, 50, 3))),
     "glb": lambda path: glb.write_glb(path, *small_head()[::-1], TEXTURE),
-    "rig": lambda path: rig_file.save_rig(path, small_head()[1]),
+    "rig": lambda path: rig_file.save_rig(small_head()[1], path),
     "report": lambda path: report.write_report(path, report.Report("a", "ok")),
 }
 
@@ -138,6 +139,20 @@ def test_images_are_written_by_suffix_and_floats_are_rounded(tmp_path):
     assert np.asarray(Image.open(tmp_path / "a.png")).tolist() == [[[0, 128, 255], [255, 0, 0]]]
     with pytest.raises(ValueError, match=r"pictures are written as \.png"):
         files.write_image(tmp_path / "a.bmp", image)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("shape", [(37, 51, 3), (37, 51), (1, 1, 3)])
+def test_pictures_are_read_back_as_another_writer_would_have_them(tmp_path, suffix, shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    files.write_image(tmp_path / f"a{suffix}", image, quality=92)
+    found = np.asarray(Image.open(tmp_path / f"a{suffix}"))
+    if suffix == ".png":
+        np.testing.assert_array_equal(found, image)
+    else:
+        Image.fromarray(image).save(tmp_path / f"b{suffix}", quality=92)
+        np.testing.assert_array_equal(found, np.asarray(Image.open(tmp_path / f"b{suffix}")))
+        np.testing.assert_array_equal(iio.imread(tmp_path / f"a{suffix}"), found)
 
 
 # Meshes
@@ -368,7 +383,7 @@ def test_the_validator_script_reports_an_invalid_file(validator, tmp_path):
 
 def test_a_rig_comes_back_as_it_was_saved(tmp_path):
     head, rig = small_head()
-    rig_file.save_rig(tmp_path / "rig.npz", rig, head)
+    rig_file.save_rig(rig, tmp_path / "rig.npz", head)
     loaded = rig_file.load_rig(tmp_path / "rig.npz")
     for name in rig_file.RIG_SHAPES:
         np.testing.assert_array_equal(getattr(loaded, name), getattr(rig, name))
@@ -381,7 +396,7 @@ def test_a_rig_comes_back_as_it_was_saved(tmp_path):
 
 def test_a_rig_without_names_comes_back_without_names(tmp_path):
     rig = small_head()[1].replace(code_names=())
-    rig_file.save_rig(tmp_path / "rig.npz", rig)
+    rig_file.save_rig(rig, tmp_path / "rig.npz")
     assert rig_file.load_rig(tmp_path / "rig.npz").code_names == ()
 
 
@@ -425,7 +440,7 @@ def test_files_that_are_no_rig_are_refused(tmp_path):
     np.save(tmp_path / "one.npy", np.zeros(3))
     with pytest.raises(ValueError, match="one.npy: not a readable .npz"):
         rig_file.load_rig(tmp_path / "one.npy")
-    rig_file.save_rig(tmp_path / "cut.npz", small_head()[1])
+    rig_file.save_rig(small_head()[1], tmp_path / "cut.npz")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:-200])
     with pytest.raises(ValueError, match="cut.npz: not a readable .npz"):
         rig_file.load_rig(tmp_path / "cut.npz")
@@ -436,7 +451,7 @@ def test_files_that_are_no_rig_are_refused(tmp_path):
 def test_a_rig_that_is_not_finite_is_not_saved(tmp_path):
     rig = small_head()[1].replace(albedo_code=np.array([np.inf]))
     with pytest.raises(ValueError, match="albedo_code has values that are not finite"):
-        rig_file.save_rig(tmp_path / "rig.npz", rig)
+        rig_file.save_rig(rig, tmp_path / "rig.npz")
     assert leftovers(tmp_path) == []
 
 

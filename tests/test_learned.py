@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from helpers import tiny
 
+from experiments.goldens import see_all
 from facerig_jax.config import EnergyWeights
 from facerig_jax.geometry.camera import to_image
 from facerig_jax.head.coarse import thin
 from facerig_jax.inorig.energies import measure
-from facerig_jax.inorig.goldens import see_all
 from facerig_jax.inorig.stages import begin, place, run_stage, solve_learned, step_exponents
 from facerig_jax.networks.model import check_params
 from facerig_jax.numerics import srgb_to_linear

@@ -72,7 +72,7 @@ def test_a_learned_rig_comes_back_with_the_same_meshes_and_albedo(tmp_path, head
 
 def test_files_of_the_first_schema_are_linear_rigs(tmp_path):
     head, rig = small_head()
-    rig_file.save_rig(tmp_path / "new.npz", rig, head)
+    rig_file.save_rig(rig, tmp_path / "new.npz", head)
     with np.load(tmp_path / "new.npz") as data:
         arrays = {name: data[name] for name in data.files if name != "neural"}
     np.savez(tmp_path / "old.npz", **arrays | {"schema_version": np.int32(1)})
@@ -103,7 +103,7 @@ def test_files_of_the_first_schema_are_linear_rigs(tmp_path):
     ],
 )
 def test_learned_rigs_that_cannot_be_used_are_refused_in_one_sentence(tmp_path, head, change, message):
-    rig_file.save_rig(tmp_path / "rig.npz", learned_rig(head))
+    rig_file.save_rig(learned_rig(head), tmp_path / "rig.npz")
     with np.load(tmp_path / "rig.npz") as data:
         arrays = {name: data[name] for name in data.files}
     np.savez(tmp_path / "rig.npz", **{k: v for k, v in (arrays | change).items() if v is not None})
@@ -116,7 +116,7 @@ def test_a_learned_rig_that_does_not_fit_the_schema_is_not_saved(tmp_path, head)
     rig = learned_rig(head)
     rig.neural.outputs[0]["out"]["bias"] = np.zeros(3)
     with pytest.raises(ValueError, match="neural/stage1/out/bias: no such array"):
-        rig_file.save_rig(tmp_path / "rig.npz", rig)
+        rig_file.save_rig(rig, tmp_path / "rig.npz")
     assert not list(tmp_path.iterdir())
 
 

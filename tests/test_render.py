@@ -60,8 +60,10 @@ def test_composite_blends_by_coverage():
 
 def test_bytes_are_srgb():
     values = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(render.to_uint8(srgb_to_linear(jnp.asarray(values / 255, jnp.float32))), values)
-    np.testing.assert_array_equal(render.to_uint8(jnp.array([-1.0, 2.0])), [0, 255])
+    np.testing.assert_array_equal(
+        render.linear_to_srgb8(srgb_to_linear(jnp.asarray(values / 255, jnp.float32))), values
+    )
+    np.testing.assert_array_equal(render.linear_to_srgb8(jnp.array([-1.0, 2.0])), [0, 255])
 
 
 def test_a_turntable_turns_the_head_in_one_program():

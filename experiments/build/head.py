@@ -12,7 +12,7 @@ import imageio.v3 as iio
 import numpy as np
 from absl import app, flags, logging
 
-from facerig_jax.raster.render import render_geometry, render_mesh, to_uint8
+from facerig_jax.raster.render import render_geometry, render_mesh, linear_to_srgb8
 from facerig_jax.head import load
 from experiments.build.head_model import build_arrays, save_head
 from facerig_jax.types import HeadModel
@@ -34,7 +34,7 @@ def checkerboard(head: HeadModel, yaw: float) -> np.ndarray:
     clay, _ = render_geometry(in_image * 2, head.faces, *size)
     dark = np.floor(np.asarray(uv) * CHECKERS).sum(-1) % 2 * np.asarray(covered)
     picture = np.asarray(clay) * (1 - 0.7 * dark[..., None])
-    return np.asarray(to_uint8(picture.reshape(PICTURE_SIZE, 2, PICTURE_SIZE, 2, 3).mean((1, 3))))
+    return np.asarray(linear_to_srgb8(picture.reshape(PICTURE_SIZE, 2, PICTURE_SIZE, 2, 3).mean((1, 3))))
 
 
 def main(argv: list[str]) -> None:

@@ -7,7 +7,6 @@ the same scale towards the camera. No pickle.
 from __future__ import annotations
 
 import functools
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ import numpy as np
 
 from facerig_jax.data.photos import pad_to_bucket, read_photo
 from facerig_jax.detect import detect
+from facerig_jax.io.arrays import read_arrays
 from facerig_jax.io.files import InputError, atomic_write
 
 if TYPE_CHECKING:
@@ -50,11 +50,7 @@ def read_landmarks(path: Path) -> dict[str, np.ndarray]:
     Raises:
       InputError: not a .npz of such arrays.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is not a readable .npz of plain arrays ({error}).") from None
+    arrays = read_arrays(path)
     for name, array in arrays.items():
         if array.shape != (N_LANDMARKS, 3) or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
             raise InputError(

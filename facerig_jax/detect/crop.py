@@ -51,7 +51,7 @@ def resample(pyramid: Pyramid, window: Window, size: int, border: str) -> jax.Ar
 
     border: "zero" (black outside the photo) or "edge" (the nearest pixel). One window; vmap for more.
     """
-    grid = (jnp.arange(size) + 0.5) / size
+    grid = (jnp.arange(size, dtype=jnp.float32) + 0.5) / size
     unit = jnp.stack(jnp.meshgrid(grid, grid, indexing="xy"), -1).reshape(-1, 2)
     uv = window.to_photo(unit)
     shapes = jnp.array(pyramid.shapes)
@@ -59,7 +59,7 @@ def resample(pyramid: Pyramid, window: Window, size: int, border: str) -> jax.Ar
     ratio = jax.lax.stop_gradient(jnp.maximum(window.side / size, 1.0))
     level = jnp.clip(jnp.floor(jnp.log2(ratio) + 1e-3), 0, len(pyramid.shapes) - 1).astype(jnp.int32)
     (h, w), start = shapes[level], starts[level]
-    uv = (uv + 0.5) / (2.0**level) - 0.5
+    uv = (uv + 0.5) / (jnp.float32(2) ** level) - 0.5
     low = jnp.floor(uv)
     fraction = uv - low
     low = low.astype(jnp.int32)

@@ -85,7 +85,7 @@ def find_faces(params: dict, pyramid: Pyramid) -> Faces:
         return i + 1, rows.at[i].set(row), scores.at[i].set(score)
 
     anchors = len(detector_anchors())
-    start = (0, jnp.zeros((count, anchors, 16)), jnp.zeros((count, anchors)))
+    start = (0, jnp.zeros((count, anchors, 16), jnp.float32), jnp.zeros((count, anchors), jnp.float32))
     _, rows, scores = jax.lax.while_loop(unsettled, search_next, start)
     rows, scores = suppress(rows.reshape(-1, 16), scores.reshape(-1))
     return Faces(rows[:, :4], rows[:, 4:].reshape(-1, 6, 2), scores)

@@ -6,14 +6,17 @@ from MediaPipe's .tflite files through `experiments/build/detector.py`; kernels 
 
 from __future__ import annotations
 
-from importlib import resources
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
+from ..io.arrays import read_arrays
 from ..numerics import HIGHEST
 
+WEIGHTS = Path(__file__).parent / "assets" / "mediapipe_v1.npz"
 DETECTOR_SIZE = 128
 LANDMARK_SIZE = 192
 
@@ -26,16 +29,8 @@ LANDMARK_BRANCH_STRIDES = {"landmarks": (2, 1, 1), "presence": (2,)}
 
 def load_detector() -> dict:
     """Weights of both nets as a nested dict of float32 numpy arrays: a pytree to pass to `detect` (1.4 MB on disk)."""
-    params: dict = {}
-    file = resources.files(__package__).joinpath("assets/mediapipe_v1.npz")
-    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-        for path, value in stored.items():
-            *parents, name = path.split("/")
-            node = params
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[name] = value.astype(np.float32)
-    return params
+    stored = read_arrays(WEIGHTS)
+    return unflatten_dict({path: value.astype(np.float32) for path, value in stored.items()}, sep="/")
 
 
 def detector_net(params: dict, image: jax.Array) -> tuple[jax.Array, jax.Array]:

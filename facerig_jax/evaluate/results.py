@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from facerig_jax.evaluate.statistics import paired_difference, summarise
+from facerig_jax.io.arrays import read_arrays
 from facerig_jax.io.files import atomic_write
 
 KEYS = ("subject", "method", "views")
@@ -99,8 +100,7 @@ def open_results(folder, settings: dict) -> tuple[Results, dict]:
             )
     results = Results(folder, read_csv(folder / "results.csv"), read_csv(folder / "views.csv"))
     for path in sorted((folder / "distances").glob("*.npz")):
-        with np.load(path, allow_pickle=False) as data:
-            results.distances[path.stem] = dict(data)
+        results.distances[path.stem] = read_arrays(path)
     return results, found | {key: value for key, value in settings.items() if value is not None}
 
 

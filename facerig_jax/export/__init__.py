@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from facerig_jax.checks import check_choice
-from facerig_jax.export.rig_file import load_rig, save_rig
+from facerig_jax.export.rig_file import check_rig_and_path, load_rig, save_rig
 
 __all__ = ["export_rig", "load_rig", "save_rig"]
 
@@ -35,13 +35,14 @@ def export_rig(rig, path, head=None, texture=None) -> None:
     Example:
       facerig_jax.export_rig(fit.rig, "out/person.glb")
     """
+    check_rig_and_path("export_rig", rig, path)
     suffix = check_choice("path suffix", Path(path).suffix.lower(), FORMATS)
     if head is None:
         from facerig_jax.head import load_head
 
         head = load_head()
     if suffix == ".npz":
-        return save_rig(path, rig, head)
+        return save_rig(rig, path, head)
     if suffix == ".ply":
         return _write_ply(path, rig, head)
     if texture is None:
@@ -59,11 +60,11 @@ def _write_ply(path, rig, head) -> None:
     import numpy as np
 
     from facerig_jax.io.mesh_files import submesh, write_ply
-    from facerig_jax.raster.render import to_uint8
+    from facerig_jax.raster.render import linear_to_srgb8
     from facerig_jax.rig.frozen import rest_albedo
 
     index, faces = submesh(head.faces, np.asarray(head.part) == 0)
-    colours = np.asarray(to_uint8(rest_albedo(rig)))
+    colours = np.asarray(linear_to_srgb8(rest_albedo(rig)))
     write_ply(path, rig.unit_mm * np.asarray(rig.neutral)[index], faces, colours[index])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from facerig_jax.io.arrays import check_arrays, require_arrays
 from facerig_jax.types import NeuralRig, RigWeights
@@ -27,7 +28,7 @@ def neural_arrays(path, neural: NeuralRig, n_vertices: int) -> dict[str, np.ndar
         maps["albedo"], outputs["albedo"] = weights.albedo_texels, neural.albedo_output
     for name, texels in maps.items():
         values[f"neural/{name}/texels"] = texels
-        values |= {f"neural/{name}/{layer}": kernel for layer, kernel in _flatten(outputs[name]).items()}
+        values |= {f"neural/{name}/{layer}": kernel for layer, kernel in flatten_dict(outputs[name], sep="/").items()}
     arrays = {name: np.asarray(value, np.float32) for name, value in values.items()}
     _check(path, arrays, {"P": n_vertices}, tuple(maps))
     return arrays | {
@@ -54,7 +55,8 @@ def read_neural(path, arrays: dict, n_vertices: int) -> NeuralRig:
             what = "yes or no (a bool)" if kind == "b" else "one finite number"
             raise ValueError(f"{path}: {name} should be {what}, got {arrays[name]!r}.")
     texels = {name: values[f"neural/{name}/texels"] for name in names}
-    outputs = {name: _nest({layer: values[f"neural/{name}/{layer}"] for layer in LAYERS}) for name in names}
+    layers = {name: {layer: values[f"neural/{name}/{layer}"] for layer in LAYERS} for name in names}
+    outputs = {name: unflatten_dict(flat, sep="/") for name, flat in layers.items()}
     first, second = values["neural/first"], values["neural/second"]
     return NeuralRig(
         weights=RigWeights(first, second, tuple(texels[name] for name in stages), texels.get("albedo")),
@@ -85,23 +87,3 @@ def _check(path, arrays, sizes, maps) -> None:
         extra = {other for other in arrays if other.startswith(f"neural/{name}/")} - {*shapes, f"neural/{name}/texels"}
         if extra:
             raise ValueError(f"{path}: {', '.join(sorted(extra))}: no such array in this schema.")
-
-
-def _flatten(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:
-    """Nested parameters as 'layer/kernel' -> array."""
-    flat = {}
-    for name, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{name}/") if hasattr(value, "items") else {prefix + name: value}
-    return flat
-
-
-def _nest(flat: dict) -> dict:
-    """The inverse of `_flatten`."""
-    tree: dict = {}
-    for name, value in flat.items():
-        *parents, leaf = name.split("/")
-        place = tree
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[leaf] = value
-    return tree

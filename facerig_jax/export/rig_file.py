@@ -43,8 +43,12 @@ views.npz, schema_version 1
 
 from __future__ import annotations
 
+import os
+import warnings
+
 import numpy as np
 
+from facerig_jax.checks import check_kind
 from facerig_jax.export.neural_file import neural_arrays, read_neural
 from facerig_jax.io.arrays import check_arrays, load_arrays, require_arrays, save_arrays
 from facerig_jax.types import Crop, HeadModel, Rig, Views
@@ -69,18 +73,25 @@ VIEW_SHAPES = {
 }
 
 
-def save_rig(path, rig: Rig, head: HeadModel | None = None) -> None:
+def save_rig(rig: Rig, path, head: HeadModel | None = None) -> None:
     """Writes rig.npz (arrays: see this module's docstring); atomic.
 
     Args:
-      path: file to write.
       rig: one rig (no batch axes).
+      path: file to write; the former order, path and then rig, still works with a warning.
       head: the head it was made with; adds its name, triangles, quads, uv and parts for readers without this library.
 
     Raises:
       ValueError: arrays of the wrong shape, or not finite.
       WriteError: see `files.atomic_write`.
+
+    Example:
+      facerig_jax.save_rig(fit.rig, "out/rig.npz")
     """
+    if isinstance(rig, (str, os.PathLike)) and isinstance(path, Rig):
+        warnings.warn("save_rig takes the rig first: save_rig(rig, path).", DeprecationWarning, stacklevel=2)
+        rig, path = path, rig
+    check_rig_and_path("save_rig", rig, path)
     arrays = {name: np.asarray(getattr(rig, name), np.float32) for name in RIG_SHAPES}
     sizes = check_arrays(path, arrays, RIG_SHAPES)
     if rig.neural is not None:
@@ -93,6 +104,13 @@ def save_rig(path, rig: Rig, head: HeadModel | None = None) -> None:
         arrays |= {name: np.asarray(getattr(head, name), np.int32) for name in ("faces", "quads", "part")}
         arrays["uv"] = np.asarray(head.uv, np.float32)
     save_arrays(path, SCHEMA_VERSION, arrays)
+
+
+def check_rig_and_path(function: str, rig, path) -> None:
+    """Refuses what is not a rig and a path, such as one in the other's place."""
+    hint = f"The rig comes first: {function}(fit.rig, path)."
+    check_kind("rig", rig, Rig, hint)
+    check_kind("path", path, (str, os.PathLike), hint)
 
 
 def load_rig(path) -> Rig:

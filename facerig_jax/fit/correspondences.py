@@ -88,8 +88,8 @@ def find_points(
         model=model,
         detected=detected,
         weight=fresh[None] * weight * observed.view_mask[:, None],
-        deviation=jnp.full(config.points, config.noise),
-        common=jnp.zeros((1, config.points, 2)),
+        deviation=jnp.full(config.points, config.noise, weight.dtype),
+        common=jnp.zeros((1, config.points, 2), weight.dtype),
         unit_mm=head.unit_mm,
     )
 
@@ -195,12 +195,12 @@ def flow_maps(
 
 def _roll_back(pose: jax.Array) -> jax.Array:
     """(3, 3) takes the image's roll back."""
-    return euler_to_matrix(-pose[:3] * jnp.array([0.0, 0.0, 1.0]))
+    return euler_to_matrix(-pose[:3] * jnp.array([0.0, 0.0, 1.0], pose.dtype))
 
 
 def _upright(pose: jax.Array) -> jax.Array:
     """(2, 2) from crop px, v down, to right and up without the roll."""
-    return jnp.array([[1.0, -1.0]]) * _roll_back(pose)[:2, :2]
+    return jnp.array([[1.0, -1.0]], pose.dtype) * _roll_back(pose)[:2, :2]
 
 
 def _standardise(colour: jax.Array, weight: jax.Array):

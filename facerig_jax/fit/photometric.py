@@ -84,15 +84,15 @@ def face_index(head: HeadModel, count: int) -> tuple[jax.Array, jax.Array]:
     (order,) = jnp.nonzero(head.face_mask > 0.5, size=n_vertices, fill_value=0)
     total = jnp.sum(head.face_mask > 0.5)
     count = min(count, n_vertices)
-    slot = jnp.floor(jnp.linspace(0.0, 1.0, count, endpoint=False) * total).astype(jnp.int32)
-    fresh = jnp.concatenate([jnp.ones(1), (slot[1:] != slot[:-1]).astype(jnp.float32)])
+    slot = jnp.floor(jnp.linspace(0.0, 1.0, count, endpoint=False, dtype=jnp.float32) * total).astype(jnp.int32)
+    fresh = jnp.concatenate([jnp.ones(1, jnp.float32), (slot[1:] != slot[:-1]).astype(jnp.float32)])
     return order[slot], fresh
 
 
 def feature_mask(head: HeadModel) -> jax.Array:
     """(P,) in [0, 1]: where skin gives way to brows, lids, lashes and lips, which no smooth albedo describes."""
     masks = [jnp.asarray(head.regions[name]) for name in FEATURES if name in head.regions]
-    return functools.reduce(jnp.maximum, masks, jnp.zeros(head.face_mask.shape))
+    return functools.reduce(jnp.maximum, masks, jnp.zeros(head.face_mask.shape, head.face_mask.dtype))
 
 
 def log_albedo(head: HeadModel, index: jax.Array) -> tuple[jax.Array, jax.Array]:

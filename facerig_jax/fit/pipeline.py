@@ -67,7 +67,7 @@ def solve_classical(
         x, descent = fit_colours(head, data, observed, x, hyper, config, blur)
         return x, (descent, x.identity)
 
-    x, (photometric, found) = jax.lax.scan(stage, x, jnp.array(config.blur))
+    x, (photometric, found) = jax.lax.scan(stage, x, jnp.array(config.blur, x.pose.dtype))
     path.append(found)
     x, expression = fit_expressions(head, points, observed, x, hyper, config)
     return x, Trace(landmarks, seen, photometric, expression, jnp.concatenate(path))
@@ -78,12 +78,13 @@ def initial(head: HeadModel, observed: Observed, hyper: Hyper, config: FitConfig
     size = observed.image.shape[1]
     n_views = observed.image.shape[0]
     model, detected, weight = _landmarks(head, observed, config)
+    dtype = observed.image.dtype
     return Unknowns(
-        identity=jnp.zeros(head.identity_basis.shape[0]),
-        albedo=jnp.zeros(head.albedo_basis.shape[0]),
+        identity=jnp.zeros(head.identity_basis.shape[0], dtype),
+        albedo=jnp.zeros(head.albedo_basis.shape[0], dtype),
         pose=landmark_pose(model.mean, detected, weight, size),
         inverse_distance=jnp.broadcast_to(hyper.inverse_distance_mean * head.unit_mm, (n_views,)),
-        expression=jnp.zeros((n_views, head.expression_basis.shape[0])),
+        expression=jnp.zeros((n_views, head.expression_basis.shape[0]), dtype),
         light=jnp.broadcast_to(ambient_light(), (n_views, 9, 3)),
     )
 
@@ -119,8 +120,8 @@ def landmark_data(
         model=model,
         detected=detected[..., :2],
         weight=weight,
-        deviation=hyper.landmark_mm * (jnp.ones(n_points) if habits is None else habits.deviation),
-        common=common * (jnp.zeros((1, n_points, 2)) if habits is None else habits.common),
+        deviation=hyper.landmark_mm * (jnp.ones(n_points, weight.dtype) if habits is None else habits.deviation),
+        common=common * (jnp.zeros((1, n_points, 2), weight.dtype) if habits is None else habits.common),
         unit_mm=head.unit_mm,
     )
 
@@ -129,7 +130,7 @@ def fit_landmarks(
     head: HeadModel, data: terms.LandmarkData, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig
 ) -> tuple[Unknowns, Descent]:
     """Identity, poses and expressions on points and priors."""
-    energy = fit_energy(head, observed, x, jnp.ones(x.n_views), hyper, (data,), names=GEOMETRY)
+    energy = fit_energy(head, observed, x, jnp.ones(x.n_views, x.pose.dtype), hyper, (data,), names=GEOMETRY)
     return _minimise(energy, x, hyper.damping, config.landmark_steps)
 
 

@@ -33,6 +33,7 @@ MIN_INSIDE = 0.5
 def find_landmarks(params: dict, images: jax.Array, landmarks=None):
     """Whether each view has a face (V,), and its landmarks (V, 468, 3) photo pixels."""
     if landmarks is not None:
+        landmarks = jnp.asarray(landmarks, images.dtype)
         return jnp.all(jnp.isfinite(landmarks), (1, 2)), jnp.nan_to_num(landmarks)
     found: Detection = jax.lax.map(lambda image: detect(params["detector"], image), images)
     return found.found, found.landmarks
@@ -40,7 +41,7 @@ def find_landmarks(params: dict, images: jax.Array, landmarks=None):
 
 def view_status(found, points, mask, size) -> jax.Array:
     """(V,) int32 status before the fit."""
-    inside = jnp.mean(inside_photo(points[..., :2], size, border=0.0), -1) >= MIN_INSIDE
+    inside = jnp.mean(inside_photo(points[..., :2], size, border=0.0), -1, dtype=points.dtype) >= MIN_INSIDE
     status = jnp.where(inside, codes.OK, codes.OUT_OF_FRAME)
     status = jnp.where(found, status, codes.NO_FACE)
     return jnp.where(mask > 0, status, codes.PADDING).astype(jnp.int32)

@@ -72,11 +72,12 @@ def landmark_whitening(x: Unknowns, data: LandmarkData) -> Whitening:
 
     def one(pose, weight):
         pose = jax.lax.stop_gradient(pose)
-        back = jnp.array([[1.0, -1.0]]) * euler_to_matrix(-pose[:3] * jnp.array([0.0, 0.0, 1.0]))[:2, :2]
+        back = euler_to_matrix(-pose[:3] * jnp.array([0.0, 0.0, 1.0], pose.dtype))[:2, :2]
+        back = jnp.array([[1.0, -1.0]], pose.dtype) * back
         strength = jnp.sqrt(weight) / data.deviation
         own = strength[:, None, None] * back[None] * data.unit_mm / jnp.maximum(jnp.abs(pose[3]), 1e-9)
         common = (data.common * strength[None, :, None]).reshape(data.common.shape[0], -1)
-        gram = jnp.eye(common.shape[0]) + jnp.matmul(common, common.T, precision=HIGHEST)
+        gram = jnp.eye(common.shape[0], dtype=common.dtype) + jnp.matmul(common, common.T, precision=HIGHEST)
         return Whitening(own, jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(gram), common, lower=True))
 
     return jax.vmap(one)(x.pose, data.weight)
@@ -188,7 +189,8 @@ def colour_jacobian(x: Unknowns, data: ColourData):
         identity = jnp.einsum("nij,knj->nik", by_shape, data.model.identity, precision=HIGHEST)
         expressed = jnp.einsum("nij,knj->nik", by_shape, data.model.expression, precision=HIGHEST)
         toned = -jnp.moveaxis(data.albedo_basis, 0, -1) * (albedo * shading / brightness)[..., None]
-        by_light = -(albedo / brightness)[:, :, None, None] * basis[:, None, :, None] * jnp.eye(3)[None, :, None]
+        channels = jnp.eye(3, dtype=basis.dtype)[None, :, None]
+        by_light = -(albedo / brightness)[:, :, None, None] * basis[:, None, :, None] * channels
         own = join_own(by_pose, by_distance[..., None], expressed, by_light.reshape(-1, 3, N_LIGHT))
         return jnp.concatenate([identity, toned], -1), own
 
@@ -257,16 +259,17 @@ def _own_prior(x: Unknowns, light_level, hyper: Hyper, head: HeadModel):
     n_views, n_expression = x.expression.shape
     level = light_level[:, None]
     blendshapes = head.expression_prior == "unit_interval"
-    ones = jnp.ones((n_views, 1), x.pose.dtype)
-    constant, others = jnp.ones((1, 3)) / hyper.light_tint, jnp.ones((8, 3)) / hyper.light
+    dtype = x.pose.dtype
+    ones = jnp.ones((n_views, 1), dtype)
+    constant, others = jnp.ones((1, 3), dtype) / hyper.light_tint, jnp.ones((8, 3), dtype) / hyper.light
     light_weight = (jnp.concatenate([constant, others]).reshape(1, N_LIGHT) / level) ** 2
     weight = join_own(
-        jnp.zeros((n_views, N_POSE), x.pose.dtype),
+        jnp.zeros((n_views, N_POSE), dtype),
         ones / (hyper.inverse_distance * head.unit_mm) ** 2,
-        jnp.broadcast_to(1 / hyper.expression**2 if blendshapes else 1.0, (n_views, n_expression)),
+        jnp.broadcast_to(1 / hyper.expression**2 if blendshapes else jnp.ones((), dtype), (n_views, n_expression)),
         light_weight,
     )
-    expected = jnp.zeros((n_views, 9, 3)).at[:, 0].set(level).reshape(n_views, N_LIGHT)
+    expected = jnp.zeros((n_views, 9, 3), dtype).at[:, 0].set(level).reshape(n_views, N_LIGHT)
     error = join_own(
         x.pose,
         x.inverse_distance[:, None] - hyper.inverse_distance_mean * head.unit_mm,
@@ -274,5 +277,5 @@ def _own_prior(x: Unknowns, light_level, hyper: Hyper, head: HeadModel):
         x.light.reshape(n_views, N_LIGHT) - expected,
     )
     outside = (jnp.minimum(x.expression, 0) + jnp.maximum(x.expression - 1, 0)) * blendshapes
-    bound = join_own(0 * x.pose, 0 * ones, outside, jnp.zeros((n_views, N_LIGHT)))
+    bound = join_own(0 * x.pose, 0 * ones, outside, jnp.zeros((n_views, N_LIGHT), dtype))
     return weight, error, bound

@@ -1,5 +1,7 @@
 """What happened to a view and to a subject. Reported as numbers, because nothing can be raised inside jit."""
 
+import numpy as np
+
 OK = 0
 NO_FACE = 1
 OUT_OF_FRAME = 2
@@ -17,16 +19,21 @@ WORDS = {
 }
 
 
-def describe(status) -> str:
+def describe(status) -> str | list:
     """The status in words.
 
     Args:
-      status: () one of this module's numbers, as in `Fit.status` and `Fit.views.status`.
+      status: () one of this module's numbers, as in `Fit.status`; or (V,) of them, as in `Fit.views.status`.
 
     Returns:
-      Its sentence.
+      Its sentence; of an array the list of its sentences.
 
     Raises:
-      KeyError: no such status.
+      ValueError: no such status.
     """
-    return WORDS[int(status)]
+    numbers = np.asarray(status)
+    if numbers.ndim:
+        return [describe(number) for number in numbers]
+    if numbers.item() not in WORDS:
+        raise ValueError(f"status: {numbers.item()!r} is not one of {min(WORDS)} to {max(WORDS)}.")
+    return WORDS[numbers.item()]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from facerig_jax.head.topology import tangent_stencil
+from facerig_jax.io.arrays import read_arrays
 from facerig_jax.types import HeadModel, LandmarkEmbedding
 
 REQUIRED = ("shapeMU", "shapePC", "shapeEV", "expPC", "expEV", "texMU", "tri", "uv", "kpt_ind", "face_region_mask")
@@ -34,7 +34,7 @@ def load_published_form(path_or_arrays: str | Path | Mapping[str, np.ndarray], d
       ValueError: naming the first array that is missing or does not fit.
       FileNotFoundError: when the path does not exist.
     """
-    arrays = dict(path_or_arrays) if isinstance(path_or_arrays, Mapping) else _read(Path(path_or_arrays))
+    arrays = dict(path_or_arrays) if isinstance(path_or_arrays, Mapping) else read_arrays(path_or_arrays)
     missing = [key for key in REQUIRED if key not in arrays]
     if missing:
         raise ValueError(f"published head form: {missing[0]} is missing (needed: {', '.join(REQUIRED)}).")
@@ -71,16 +71,6 @@ def load_published_form(path_or_arrays: str | Path | Mapping[str, np.ndarray], d
         expression_prior="normal",
         name="published",
     )
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise FileNotFoundError(f"The head file {path} does not exist.")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a readable .npz head file ({error}).") from error
 
 
 def _fitting(arrays: Mapping[str, np.ndarray], key: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,15 @@ import numpy as np
 from facerig_jax.checks import check_choice
 from facerig_jax.head.subdivide import catmull_clark, subdivide, subdivided_mirror, triangulate
 from facerig_jax.head.topology import tangent_stencil
+from facerig_jax.io.arrays import load_arrays, read_arrays
 from facerig_jax.types import HeadModel, LandmarkCalibration, LandmarkEmbedding
 
 SCHEMA_VERSION = 1
+REQUIRED = (
+    *("mean", "identity", "expression", "expression_names", "quads", "uv", "part", "mirror", "face_mask"),
+    *("albedo_mean", "albedo_fields", "albedo_masks", "albedo_colors", "region_names", "regions"),
+    *(f"{name}_{key}" for name in ("landmarks68", "landmarks_dense") for key in ("triangle", "barycentric", "weight")),
+)
 ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = {"makehuman": "makehuman_head.npz"}
 # How the shipped detector's points differ from the embedded head's: written by experiments.build.landmark_calibration.
@@ -42,9 +47,9 @@ def load_head(name_or_path: str | Path = "makehuman") -> HeadModel:
     """
     if isinstance(name_or_path, str) and not name_or_path.endswith(".npz"):
         path = ASSETS / EMBEDDED[check_choice("head", name_or_path, EMBEDDED)]
-        return _calibrated(head_from_arrays(_read(path), name=path.stem))
+        return _calibrated(head_from_arrays(load_arrays(path, (SCHEMA_VERSION,), REQUIRED), name=path.stem))
     path = Path(name_or_path)
-    return head_from_arrays(_read(path), name=path.stem)
+    return head_from_arrays(load_arrays(path, (SCHEMA_VERSION,), REQUIRED), name=path.stem)
 
 
 def _calibrated(head: HeadModel) -> HeadModel:
@@ -52,26 +57,10 @@ def _calibrated(head: HeadModel) -> HeadModel:
     path = ASSETS / CALIBRATION_FILE
     if not path.is_file():
         return head
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {key: file[key] for key in file.files}
+    arrays = read_arrays(path)
     points = LandmarkEmbedding(arrays.pop("triangle"), arrays.pop("barycentric"), head.landmarks_dense.weight)
     habits = LandmarkCalibration(**{key: array.astype(np.float32) for key, array in arrays.items()})
     return head.replace(landmarks_dense=points, dense_calibration=habits)
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz file, or one sentence."""
-    if not path.is_file():
-        raise FileNotFoundError(f"The head file {path} does not exist.")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a readable head file ({error}).") from error
-    version = arrays.get("schema_version", "none")
-    if not np.array_equal(version, SCHEMA_VERSION):
-        raise ValueError(f"{path}: head schema version {version}, but this package reads version {SCHEMA_VERSION}.")
-    return arrays
 
 
 def head_from_arrays(arrays: dict[str, np.ndarray], name: str) -> HeadModel:

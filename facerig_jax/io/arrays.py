@@ -3,16 +3,50 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 
 import numpy as np
 
-from facerig_jax.io.files import atomic_write
+from facerig_jax.io.files import InputError, atomic_write
+
+# What a file is that was taken for a .npz, by its first bytes.
+OTHER_FILES = {
+    b"glTF": "a GLB",
+    b"\x93NUMPY": "a single array, .npy",
+    b"ply": "a PLY",
+    b"\x80": "a pickle, which is never read",
+    b"\x89PNG": "a PNG",
+    b"{": "JSON",
+}
 
 
 def save_arrays(path, version: int, arrays: dict) -> None:
     """Writes a compressed .npz with its schema_version; atomic."""
     with atomic_write(path) as file:
         np.savez_compressed(file, schema_version=np.int32(version), **arrays)
+
+
+def read_arrays(path) -> dict[str, np.ndarray]:
+    """All arrays of any .npz of plain arrays.
+
+    Raises:
+      FileNotFoundError: no such file.
+      InputError: no .npz, a damaged one, or one with Python objects in it.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(8)
+            if not start.startswith(b"PK"):
+                kinds = [f"it is {kind}" for magic, kind in OTHER_FILES.items() if start.startswith(magic)]
+                raise InputError(kinds[0] if kinds else "it is no .npz" if start else "it is empty")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as data:
+                return {name: data[name] for name in data.files}
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file.") from None
+    except (OSError, ValueError, EOFError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        why = "it holds Python objects, which are never read" if "allow_pickle" in str(error) else error
+        raise InputError(f"{path}: not a readable .npz of plain arrays ({why}).") from None
 
 
 def load_arrays(path, versions, required) -> dict[str, np.ndarray]:
@@ -22,13 +56,7 @@ def load_arrays(path, versions, required) -> dict[str, np.ndarray]:
       FileNotFoundError: no such file.
       ValueError: no .npz of plain arrays, another schema version, or a missing array.
     """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in data.files}
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file.") from None
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable .npz of plain arrays ({error}).") from error
+    arrays = read_arrays(path)
     if "schema_version" not in arrays:
         raise ValueError(f"{path}: no schema_version, so this is not a file written by facerig_jax.")
     found = arrays["schema_version"]

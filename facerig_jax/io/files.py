@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import io
 import os
 import secrets
 from collections.abc import Iterator
@@ -77,7 +76,7 @@ def atomic_write(path, mode: str = "wb", fsync: bool = False) -> Iterator[IO]:
         raise failure from error
 
 
-def to_uint8(image) -> np.ndarray:
+def to_bytes(image) -> np.ndarray:
     """(..., 3) or (..., ) uint8, bool, or float in [0, 1] -> uint8; values outside are clipped, NaN becomes 0."""
     image = np.asarray(image)
     if image.dtype == np.uint8:
@@ -88,11 +87,11 @@ def to_uint8(image) -> np.ndarray:
 
 def encode_image(image, kind: str = "PNG", quality: int = 88) -> bytes:
     """(H, W, 3) or (H, W) sRGB, uint8 or float in [0, 1] -> the bytes of a PNG, JPEG or WEBP file."""
-    pil_image = optional_import("PIL.Image", "Encoding pictures")
+    import imageio.v3 as iio  # takes a while, and few callers of this module write pictures
+
     options = {"compress_level": 5} if kind == "PNG" else {"quality": quality}
-    buffer = io.BytesIO()
-    pil_image.fromarray(to_uint8(image)).save(buffer, kind, **options)
-    return buffer.getvalue()
+    extension = f".{kind.lower()}"
+    return iio.imwrite("<bytes>", to_bytes(image), plugin="pillow", extension=extension, is_batch=False, **options)
 
 
 def write_image(path, image, quality: int = 92) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from facerig_jax.checks import check_shape
-from facerig_jax.io.files import atomic_write, to_uint8
+from facerig_jax.io.files import atomic_write, to_bytes
 
 
 def submesh(faces, keep) -> tuple[np.ndarray, np.ndarray]:
@@ -49,7 +49,7 @@ def write_ply(path, vertices, faces, colours=None) -> None:
     points = np.zeros(len(vertices), fields)
     points["position"] = vertices
     if colours is not None:
-        points["colour"] = to_uint8(colours)
+        points["colour"] = to_bytes(colours)
     triangles = np.zeros(len(faces), [("count", "u1"), ("corner", "<i4", 3)])
     triangles["count"], triangles["corner"] = 3, faces
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]

@@ -149,7 +149,7 @@ def init_params(key: jax.Array, config: LearnedConfig) -> dict:
     leaves, structure = jax.tree_util.tree_flatten_with_path(parameter_shapes(config))
     paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     sizes = [math.prod(leaf.shape) for _, leaf in leaves]
-    noise = np.asarray(jax.random.normal(key, (sum(sizes),)))
+    noise = np.asarray(jax.random.normal(key, (sum(sizes),), np.float32))
     noise = np.split(noise, np.cumsum(sizes)[:-1])
     values = [
         _first_value(path, leaf.shape, draw, config) for path, (_, leaf), draw in zip(paths, leaves, noise, strict=True)

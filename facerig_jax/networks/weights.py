@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import zipfile
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from facerig_jax.config import LearnedConfig
+from facerig_jax.io.arrays import read_arrays
 from facerig_jax.io.serialize import from_plain, to_plain
 from facerig_jax.networks.model import check_params, parameter_shapes
 
@@ -72,13 +72,7 @@ def read_weights(path) -> tuple[dict, LearnedConfig]:
       FileNotFoundError: no such file.
       ValueError: not such a file, damaged, or its arrays do not belong to its settings.
     """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in data.files}
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file.") from None
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable .npz of plain arrays ({error}).") from error
+    arrays = read_arrays(path)
     if not set(NOT_PARAMETERS) <= set(arrays) or int(arrays["schema_version"]) != SCHEMA_VERSION:
         raise ValueError(f"{path}: no weights of schema_version {SCHEMA_VERSION}, written by facerig_jax.")
     config = from_plain(LearnedConfig, without_retired(json.loads(str(arrays["config"])), RETIRED))

@@ -1,6 +1,6 @@
 """Pictures of meshes for reports and synthetic photos: shaded geometry, per-vertex colours, turntables.
 
-Colours are linear RGB until `to_uint8`, so that averaging over a pixel is right.
+Colours are linear RGB until `linear_to_srgb8`, so that averaging over a pixel is right.
 """
 
 import functools
@@ -99,7 +99,7 @@ def composite(image: jax.Array, coverage: jax.Array, over: jax.Array, opacity: f
     return opacity * image + (1 - opacity * coverage[..., None]) * over
 
 
-def to_uint8(image: jax.Array) -> jax.Array:
+def linear_to_srgb8(image: jax.Array) -> jax.Array:
     """Linear colours -> sRGB bytes, clipped to the displayable range."""
     return jnp.round(255 * linear_to_srgb(jnp.clip(image, 0, 1))).astype(jnp.uint8)
 
@@ -141,12 +141,12 @@ def turntable(
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def _clay_frame(vertices, faces, yaw, size: int, supersample: int):
-    return to_uint8(render_geometry(_turned(vertices, yaw, size), faces, size, size, supersample)[0])
+    return linear_to_srgb8(render_geometry(_turned(vertices, yaw, size), faces, size, size, supersample)[0])
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5))
 def _colour_frame(vertices, faces, colours, yaw, size: int, supersample: int):
-    return to_uint8(render_mesh(_turned(vertices, yaw, size), faces, colours, size, size, supersample)[0])
+    return linear_to_srgb8(render_mesh(_turned(vertices, yaw, size), faces, colours, size, size, supersample)[0])
 
 
 def _turned(vertices: jax.Array, yaw: jax.Array, size: int) -> jax.Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from facerig_jax.numerics import srgb_to_linear
-from facerig_jax.raster.render import render_geometry, render_mesh, to_uint8
+from facerig_jax.raster.render import linear_to_srgb8, render_geometry, render_mesh
 from facerig_jax.register.register import SKIN, Registration
 from facerig_jax.register.scan import Scan
 from facerig_jax.report.pictures import grid, heat_map
@@ -32,8 +32,8 @@ def registration_picture(head: HeadModel, scan: Scan, found: Registration, size:
         view = _camera(centre, scale, np.deg2rad(yaw), size)
         panels.append(_draw_scan(view(scanned), scan.faces, size))
         posed = view(found.vertices).astype(np.float32)
-        panels.append(np.asarray(to_uint8(render_geometry(posed, faces, size, size, 2)[0])))
-        panels.append(np.asarray(to_uint8(render_mesh(posed, faces, colours, size, size, 2)[0])))
+        panels.append(np.asarray(linear_to_srgb8(render_geometry(posed, faces, size, size, 2)[0])))
+        panels.append(np.asarray(linear_to_srgb8(render_mesh(posed, faces, colours, size, size, 2)[0])))
     mean = found.statistics["mean_mm"]
     labels = ["scan", "registered", f"{mean:.2f} mm apart (pale: {BRIGHTEST_MM:g})"] + [""] * 3
     return grid(panels, 3, labels)
@@ -61,7 +61,7 @@ def _draw_scan(posed: np.ndarray, faces: np.ndarray | None, size: int) -> np.nda
     vertices[: len(posed)] = posed
     triangles = np.zeros((_power(len(faces)), 3), np.int32)
     triangles[: len(faces)] = faces
-    return np.asarray(to_uint8(render_geometry(vertices, triangles, size, size, 2)[0]))
+    return np.asarray(linear_to_srgb8(render_geometry(vertices, triangles, size, size, 2)[0]))
 
 
 def _splat(posed: np.ndarray, size: int) -> np.ndarray:

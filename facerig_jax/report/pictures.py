@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from facerig_jax.checks import check_shape
-from facerig_jax.io.files import optional_import, to_uint8
+from facerig_jax.io.files import optional_import, to_bytes
 
 
 def blend(image, render, mask, alpha: float = 0.8) -> np.ndarray:
@@ -23,7 +23,7 @@ def blend(image, render, mask, alpha: float = 0.8) -> np.ndarray:
     Returns:
       (H, W, 3) uint8.
     """
-    image, render, mask = to_uint8(image), to_uint8(render), np.asarray(mask, np.float32)
+    image, render, mask = to_bytes(image), to_bytes(render), np.asarray(mask, np.float32)
     sizes = check_shape("image", image, "H", "W", 3)
     check_shape("render", render, sizes["H"], sizes["W"], 3)
     check_shape("mask", mask, sizes["H"], sizes["W"])
@@ -44,7 +44,7 @@ def draw_points(image, points, colour=(0, 230, 118), radius: float = 1.5, outlin
     Returns:
       (H, W, 3) uint8, a new array.
     """
-    canvas = to_uint8(image).astype(np.float32)
+    canvas = to_bytes(image).astype(np.float32)
     points = np.asarray(points, np.float32)
     colours = np.broadcast_to(np.asarray(colour, np.float32), (len(points), 3))
     for point, paint in zip(points[:, :2], colours, strict=True):
@@ -115,12 +115,12 @@ def heat_map(values, maximum: float | None = None, mask=None, ground=(235, 235, 
 def resize(image, size) -> np.ndarray:
     """Antialiased resampling of (H, W, 3) or (H, W) to `size` = (height, width); uint8."""
     pil_image = optional_import("PIL.Image", "Drawing pictures")
-    return np.asarray(pil_image.fromarray(to_uint8(image)).resize(tuple(size)[::-1], pil_image.Resampling.LANCZOS))
+    return np.asarray(pil_image.fromarray(to_bytes(image)).resize(tuple(size)[::-1], pil_image.Resampling.LANCZOS))
 
 
 def fit_within(image, side: int) -> np.ndarray:
     """`image` reduced, never enlarged, so that its larger side is at most `side`; uint8."""
-    image = to_uint8(image)
+    image = to_bytes(image)
     height, width = image.shape[:2]
     scale = side / max(height, width)
     return image if scale >= 1 else resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))
@@ -142,7 +142,7 @@ def grid(
     Returns:
       (H, W, 3) uint8.
     """
-    images = [None if image is None else to_uint8(image) for image in images]
+    images = [None if image is None else to_bytes(image) for image in images]
     if not images or columns < 1:
         raise ValueError(f"grid: at least one picture and one column are needed, got {len(images)} and {columns}.")
     cell = cell or max((max(image.shape[:2]) for image in images if image is not None), default=64)

@@ -14,7 +14,7 @@ from facerig_jax.geometry.camera import to_image
 from facerig_jax.geometry.crop import crop_image
 from facerig_jax.head.coarse import thin
 from facerig_jax.numerics import srgb_to_linear
-from facerig_jax.raster.render import composite, render_geometry, render_mesh, to_uint8
+from facerig_jax.raster.render import composite, linear_to_srgb8, render_geometry, render_mesh
 from facerig_jax.report.charts import chart, number
 from facerig_jax.report.html import escape, section
 from facerig_jax.report.pictures import COLOUR_TABLE, heat_map
@@ -103,7 +103,7 @@ def _draw(faces, projected, moved, photo, crop: Crop, size: int, crop_size: int)
     photo = crop_image(srgb_to_linear(photo.astype(jnp.float32) / 255), crop, size)
 
     def clay(vertices):
-        return to_uint8(composite(*render_geometry(vertices, faces, size, size, 2, 0.0), photo))
+        return linear_to_srgb8(composite(*render_geometry(vertices, faces, size, size, 2, 0.0), photo))
 
     def field(inputs):
         vertices, distance = inputs

@@ -16,7 +16,7 @@ from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.geometry.rotation import euler_to_matrix, rotate
 from facerig_jax.numerics import HIGHEST, linear_to_srgb, masked_mean, normalize, srgb_to_linear
 from facerig_jax.programs import kept
-from facerig_jax.raster.render import clay, composite, render_mesh, to_uint8, turntable
+from facerig_jax.raster.render import clay, composite, linear_to_srgb8, render_mesh, turntable
 from facerig_jax.report.pictures import draw_points, heat_map
 from facerig_jax.rig.apply import apply_rig
 from facerig_jax.rig.frozen import rest_albedo
@@ -103,11 +103,13 @@ def _draw(head: HeadModel, rig: Rig, views: Views, photos, size: int, crop_size:
         level = masked_mean(shading, face, axis=(0, 1))
         lit = jnp.clip(lit, 0, 1)
         return {
-            "input": to_uint8(photo),
-            "overlay": to_uint8(composite(lit * face, face[..., 0], photo, OVERLAY)),
-            "geometry": to_uint8(composite(clay(normalize(normals)) * coverage[..., None], coverage, photo, GEOMETRY)),
-            "albedo": to_uint8(albedo + (1 - coverage[..., None])),
-            "lighting": to_uint8(GREY * shading / jnp.mean(level) + (1 - coverage[..., None])),
+            "input": linear_to_srgb8(photo),
+            "overlay": linear_to_srgb8(composite(lit * face, face[..., 0], photo, OVERLAY)),
+            "geometry": linear_to_srgb8(
+                composite(clay(normalize(normals)) * coverage[..., None], coverage, photo, GEOMETRY)
+            ),
+            "albedo": linear_to_srgb8(albedo + (1 - coverage[..., None])),
+            "lighting": linear_to_srgb8(GREY * shading / jnp.mean(level) + (1 - coverage[..., None])),
             "difference": jnp.mean(jnp.abs(linear_to_srgb(jnp.clip(photo, 0, 1)) - linear_to_srgb(lit)), -1),
             "mask": face[..., 0],
         }

@@ -13,6 +13,7 @@ import numpy as np
 
 from facerig_jax.checks import check_choice
 from facerig_jax.data.subjects import Source, Subject
+from facerig_jax.io.arrays import read_arrays
 from facerig_jax.io.files import atomic_write
 from facerig_jax.io.serialize import to_plain
 from facerig_jax.training.config import DataConfig, TrainConfig
@@ -89,8 +90,8 @@ class Examples:
     def _read(self, path: Path) -> Example | FlowExample:
         shapes = self._shapes
         leaves, structure = jax.tree.flatten(shapes)
-        with np.load(path, allow_pickle=False) as arrays:
-            values = [arrays[f"{number:03d}"] for number in range(len(leaves))]
+        arrays = read_arrays(path)
+        values = [arrays[f"{number:03d}"] for number in range(len(leaves))]
         if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(values, leaves, strict=True)):
             raise ValueError(f"{path} was not written by these settings; remove it.")
         return jax.tree.unflatten(structure, values)

@@ -6,7 +6,7 @@ the front.
 
 from pathlib import Path
 
-from facerig_jax.inorig.goldens import load_recipe
+from experiments.goldens import load_recipe
 
 DATA = Path(__file__).parents[1] / "data"
 recipe = load_recipe(DATA / "recipe")

@@ -1,0 +1,102 @@
+"""JAX_ENABLE_X64 changes nothing: a fit stays in single precision, and its result is the same to rounding."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from helpers.subjects import small_head, small_params
+
+import facerig_jax
+from facerig_jax.head.model import landmark_positions
+
+ROOT = Path(__file__).parents[1]
+
+# Prints every operation of the package that makes float64 out of none, and every result that is one.
+TRACE = """
+import sys
+import jax, numpy as np
+from jax._src import source_info_util
+import facerig_jax
+from facerig_jax.config import PRESETS
+
+def double(variables):
+    return any(getattr(v.aval, "dtype", None) == np.float64 and not v.aval.weak_type for v in variables)
+
+def inner(equation):
+    values = [v if isinstance(v, tuple) else (v,) for v in equation.params.values()]
+    return [p for p in (getattr(part, "jaxpr", part) for value in values for part in value) if hasattr(p, "eqns")]
+
+def sources(jaxpr):
+    for equation in jaxpr.eqns:
+        place = source_info_util.summarize(equation.source_info)
+        made = double(equation.outvars) and not double(equation.invars) and not inner(equation)
+        if made and "facerig_jax" in place:
+            yield f"{place} {equation.primitive.name}"
+        for part in inner(equation):
+            yield from sources(part)
+
+assert jax.config.jax_enable_x64
+config = PRESETS.get(sys.argv[1])
+params, head = facerig_jax.load(sys.argv[1], allow_untrained=True)
+images = np.zeros((2, 128, 128, 3), np.uint8)
+traced = jax.make_jaxpr(lambda *given: facerig_jax.fit_rig(*given, config=config))(images, params, head)
+results = {f"result {out.dtype}" for out in traced.out_avals if out.dtype == np.float64}
+print(*sorted(results | set(sources(traced.jaxpr))), sep="\\n")
+"""
+
+FIT = """
+import sys
+import jax, numpy as np
+from test_x64 import leaves_of_a_fit
+
+assert jax.config.jax_enable_x64
+leaves = leaves_of_a_fit(np.float64)
+assert {leaf.dtype.name for leaf in leaves} <= {"float32", "int32"}
+np.savez(sys.argv[1], *leaves)
+"""
+
+
+def leaves_of_a_fit(dtype) -> list[np.ndarray]:
+    """All arrays of a small classical fit to the mean head's own landmarks, given in a type; two views."""
+    head = small_head()
+    points = np.asarray(landmark_positions(head.landmarks_dense, head.mean), dtype)
+    points = points * np.array([[0.4, -0.4, 0.4]], dtype) + np.array([[64, 64, 0]], dtype)
+    config = facerig_jax.FitConfig(crop_size=64, blur=(), landmark_steps=3)
+    options = {"solver": "classical", "landmarks": np.stack([points, points + 1]), "config": config}
+    options |= {"landmark_weight": np.ones(468, dtype), "view_mask": np.ones(2, dtype)}
+    images = np.random.default_rng(0).random((2, 128, 128, 3)).astype(dtype)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(facerig_jax.fit_rig(images, small_params(), head, **options))]
+
+
+def with_x64(script: str, *arguments) -> str:
+    """What a process with JAX_ENABLE_X64=1 prints."""
+    paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    run = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env=os.environ | {"JAX_ENABLE_X64": "1", "PYTHONPATH": paths},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return run.stdout.strip()
+
+
+@pytest.mark.parametrize("preset", ["trained", pytest.param("base", marks=pytest.mark.slow)])
+def test_no_part_of_a_fit_becomes_double_with_x64_switched_on(preset):
+    assert with_x64(TRACE, preset) == ""
+
+
+def test_a_fit_with_x64_switched_on_is_the_fit_without_to_rounding(tmp_path):
+    with_x64(FIT, tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as file:
+        double = [file[name] for name in file.files]
+    for single, leaf in zip(leaves_of_a_fit(np.float32), double, strict=True):
+        assert np.isfinite(leaf).all()
+        np.testing.assert_allclose(leaf, single, atol=1e-3 * max(1e-6, np.abs(single).max()))
