@@ -26,6 +26,7 @@ from facerig_jax.api import LEARNED, SOLVERS, fit_rig, load, solver_settings
 from facerig_jax.checks import check_choice
 from facerig_jax.config import PRESETS, as_arrays
 from facerig_jax.data.photos import Inputs, pad_to_bucket, pad_views
+from facerig_jax.export.glb import DETAILS
 from facerig_jax.fit.reprojection import reprojection
 from facerig_jax.fit.status import OK, POOR_FIT, describe
 from facerig_jax.geometry.crop import to_photo
@@ -50,6 +51,7 @@ _WEIGHTS = flags.DEFINE_string("weights", None, "Weights of --solver=learned, wr
 _REFINE = flags.DEFINE_integer("refine", 0, "Deprecated, does nothing.", lower_bound=0)
 _MAX_PHOTOS = flags.DEFINE_integer("max_photos", 8, "Photos or frames to fit, 1 to 8; of more, the best are chosen.")
 _REPORT = flags.DEFINE_bool("report", True, "Draw pictures too: overlays, gallery.png and report.html.")
+_GLB = flags.DEFINE_string("glb", "full", "rig.glb: full, or coarse (4,781 vertices, at most 3 MB).")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Write into a folder that holds other things than an earlier fit.")
 
 
@@ -92,6 +94,7 @@ def check_flags() -> None:
         if not flag.value:
             raise cli.UserError(f"--{flag.name} is missing: python -m experiments.fit --images=DIR --out=DIR")
     check_choice("--solver", _SOLVER.value, SOLVERS)
+    check_choice("--glb", _GLB.value, DETAILS)
     check_choice("--preset", _PRESET.value, LEARNED)
     if _UNTRAINED.value and (_SOLVER.value != "learned" or _PRESET.value == "trained"):
         raise cli.UserError(f"--allow_untrained goes with --solver=learned and --preset={' or '.join(PRESETS)}.")
@@ -213,7 +216,7 @@ def draw(head, fit, texture: Future, placed: Future, batch: Batch, photos, files
     vertices, error = np.asarray(vertices)[:count], np.asarray(placed.error)[:count]
     pictures = pictures[:count]
     drawn = (texture, pictures, frames, expressions, steps)
-    return Result(fit, tuple(photos), tuple(files), vertices, error, *drawn, {}, [])
+    return Result(fit, tuple(photos), tuple(files), vertices, error, *drawn, {}, [], _GLB.value)
 
 
 def make_record(inputs: Inputs, phases) -> dict:
@@ -226,7 +229,7 @@ def make_record(inputs: Inputs, phases) -> dict:
             flag.name: flag.value
             for flag in (
                 *(_IMAGES, _OUT, _SOLVER, _PRESET, _WEIGHTS),
-                *(_UNTRAINED, _REFINE, _MAX_PHOTOS, _REPORT, _OVERWRITE),
+                *(_UNTRAINED, _REFINE, _MAX_PHOTOS, _REPORT, _GLB, _OVERWRITE),
             )
         },
         "inputs": {

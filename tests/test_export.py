@@ -3,7 +3,6 @@
 import base64
 import errno
 import io
-import json
 import re
 import struct
 import subprocess
@@ -12,18 +11,16 @@ from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
-import pygltflib
 import pytest
 import trimesh
 from helpers.pages import Page
-from helpers.rigs import NAMES, PARTS, TEXTURE, embedded_head, learned_rig, read_accessor, small_head, vertices_of
+from helpers.rigs import NAMES, TEXTURE, small_head
 from PIL import Image
 
 from facerig_jax.export import glb, rig_file
 from facerig_jax.io import files, mesh_files
 from facerig_jax.report import charts, pictures
 from facerig_jax.report import page as report
-from facerig_jax.rig.frozen import linearize
 from facerig_jax.types import Crop, Views
 
 # Atomic writes
@@ -221,161 +218,6 @@ def test_points7_are_seven_lines_of_three(tmp_path):
     np.testing.assert_allclose(np.loadtxt(tmp_path / "p.txt"), points)
     with pytest.raises(ValueError, match=r"expected shape \(7, 3\)"):
         mesh_files.write_points7(tmp_path / "p.txt", points[:6])
-
-
-# GLB
-
-
-@pytest.fixture(scope="module", params=["small", "embedded", "learned"])
-def case(request, tmp_path_factory):
-    """A head, a linear rig, and the folder with its files; 'learned': files of the learned rig that it approximates."""
-    head, rig = embedded_head() if request.param == "embedded" else small_head()
-    rig = learned_rig(head) if request.param == "learned" else rig
-    folder = tmp_path_factory.mktemp(request.param)
-    glb.write_glb(folder / "sparse.glb", rig, head, TEXTURE)
-    glb.write_glb(folder / "dense.glb", rig, head, TEXTURE, sparse=False)
-    return head, linearize(rig), folder
-
-
-@pytest.mark.parametrize("kind", ["sparse", "dense"])
-def test_glb_reloads_with_52_names_and_unchanged_vertices(case, kind):
-    head, rig, folder = case
-    document = pygltflib.GLTF2().load(folder / f"{kind}.glb")
-    part, faces = np.asarray(head.part), np.asarray(head.faces)
-    names = {mesh.name for mesh in document.meshes}
-    assert names == {PARTS[number] for number in np.unique(part).tolist()}
-    for number, name in PARTS.items():
-        mesh = next((mesh for mesh in document.meshes if mesh.name == name), None)
-        if mesh is None:
-            continue
-        index, primitive = vertices_of(head, number), mesh.primitives[0]
-        expected = np.asarray(rig.neutral)[index] * rig.unit_mm / 1000
-        np.testing.assert_allclose(read_accessor(document, primitive.attributes.POSITION), expected, atol=1e-6)
-        corners = index[read_accessor(document, primitive.indices).reshape(-1, 3)]
-        np.testing.assert_array_equal(corners, faces[part[faces[:, 0]] == number])
-        moves = np.abs(np.asarray(rig.expression_basis)[:, index]).max() > 0
-        assert (len(primitive.targets or []) == 52) == moves
-        if moves:
-            assert mesh.extras["targetNames"] == list(rig.code_names)
-            assert mesh.weights == [0.0] * 52
-            for target, delta in zip(primitive.targets, np.asarray(rig.expression_basis), strict=True):
-                position = read_accessor(document, target["POSITION"])
-                np.testing.assert_allclose(position, delta[index] * rig.unit_mm / 1000, atol=1e-6)
-
-
-def test_sparse_and_dense_files_hold_the_same_numbers(case):
-    _, _, folder = case
-    sparse, dense = (pygltflib.GLTF2().load(folder / f"{kind}.glb") for kind in ("sparse", "dense"))
-    assert len(sparse.accessors) == len(dense.accessors)
-    for number in range(len(dense.accessors)):
-        np.testing.assert_array_equal(read_accessor(sparse, number), read_accessor(dense, number))
-    share = 1.0 if "learned" in folder.name else 0.5  # A learned rig's codes move the whole face.
-    assert (folder / "sparse.glb").stat().st_size <= share * (folder / "dense.glb").stat().st_size
-
-
-def test_trimesh_reads_the_glb_facing_forward_in_metres_with_v_down(case):
-    head, rig, folder = case
-    scene = trimesh.load(folder / "dense.glb", process=False)
-    skin = scene.geometry["skin"]
-    extent = np.ptp(np.asarray(rig.neutral)[np.asarray(head.part) == 0], axis=0) * rig.unit_mm / 1000
-    np.testing.assert_allclose(np.ptp(skin.vertices, axis=0), extent, atol=1e-6)
-    assert 0.1 < np.ptp(skin.vertices[:, 1]) < 0.5
-    foremost = skin.vertices[:, 2].argmax()
-    assert skin.vertex_normals[foremost, 2] > 0.5
-    index = vertices_of(head, 0)
-    np.testing.assert_allclose(skin.visual.uv, np.asarray(head.uv)[index], atol=1e-6)  # trimesh turns v back up.
-    picture = np.asarray(skin.visual.material.baseColorTexture)
-    np.testing.assert_array_equal(picture[..., :3], TEXTURE)
-
-
-def test_each_part_has_a_material_of_its_own_and_the_uncovered_ones_vertex_colours(case):
-    head, rig, folder = case
-    document = pygltflib.GLTF2().load(folder / "sparse.glb")
-    assert [mesh.primitives[0].material for mesh in document.meshes] == list(range(len(document.materials)))
-    for number, mesh in enumerate(document.meshes):
-        textured = document.materials[number].pbrMetallicRoughness.baseColorTexture is not None
-        assert textured == (mesh.name == "skin")
-        if not textured:
-            part = {name: number for number, name in PARTS.items()}[mesh.name]
-            colours = read_accessor(document, mesh.primitives[0].attributes.COLOR_0)
-            np.testing.assert_allclose(colours, np.asarray(rig.albedo)[vertices_of(head, part)], atol=1e-6)
-
-
-def test_normals_are_unit_smooth_across_seams_and_those_of_the_posed_mesh():
-    head, rig = small_head()
-    document = pygltflib.GLTF2.load_from_bytes(glb.glb_bytes(rig, head, TEXTURE))
-    primitive = next(mesh for mesh in document.meshes if mesh.name == "skin").primitives[0]
-    normals = read_accessor(document, primitive.attributes.NORMAL)
-    skin = vertices_of(head, 0)
-    outward = np.asarray(head.mean)[skin] / 90
-    assert (normals * outward).sum(axis=1).min() > 0.99
-    doubled = np.flatnonzero(np.isin(skin, len(head.mean) - 10 + skin[skin < 10]))
-    assert len(doubled) > 3
-    np.testing.assert_array_equal(
-        normals[np.flatnonzero(np.isin(skin, skin[doubled] - len(head.mean) + 10))], normals[doubled]
-    )
-    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-6)
-    posed = trimesh.Trimesh(np.asarray(head.mean) + np.asarray(rig.expression_basis)[3], head.faces, process=False)
-    whole = glb.vertex_normals(posed.vertices, head.faces)
-    moved = normals + read_accessor(document, primitive.targets[3]["NORMAL"])
-    single = (skin > 200) & (skin < 600)  # Away from the seam, where each vertex has all its triangles.
-    np.testing.assert_allclose(moved[single], whole[skin][single], atol=1e-5)
-
-
-def test_a_rig_without_codes_or_names_is_written():
-    head, rig = small_head()
-    still = rig.replace(expression_basis=rig.expression_basis[:0], code_names=())
-    assert not pygltflib.GLTF2.load_from_bytes(glb.glb_bytes(still, head, TEXTURE)).meshes[0].primitives[0].targets
-    unnamed = rig.replace(expression_basis=rig.expression_basis[:2], code_names=())
-    document = pygltflib.GLTF2.load_from_bytes(glb.glb_bytes(unnamed, head, TEXTURE))
-    assert document.meshes[0].extras["targetNames"] == ["code_000", "code_001"]
-
-
-def test_head_units_other_than_millimetres_are_honoured():
-    head, rig = small_head()
-    micrometres = rig.replace(neutral=1000 * rig.neutral, expression_basis=1000 * rig.expression_basis, unit_mm=1e-3)
-    a, b = (pygltflib.GLTF2.load_from_bytes(glb.glb_bytes(r, head, TEXTURE)) for r in (rig, micrometres))
-    for number in (1, 4):
-        np.testing.assert_allclose(read_accessor(a, number), read_accessor(b, number), atol=1e-7)
-
-
-def test_large_meshes_get_32_bit_indices():
-    assert glb._indices(np.arange(3), 65534)[1] == 5123
-    assert glb._indices(np.arange(3), 65535)[1] == 5125
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"expression_basis": np.zeros((52, 3, 3))}, "rig.expression_basis: expected shape"),
-        ({"albedo": np.zeros((3, 3))}, "rig.albedo: expected shape"),
-        ({"code_names": ("a",)}, "expected 52 names, got 1"),
-        ({"neutral": np.full((716, 3), np.nan)}, "not finite|expected shape"),
-    ],
-)
-def test_rigs_that_do_not_belong_to_the_head_are_refused(change, message):
-    head, rig = small_head()
-    with pytest.raises(ValueError, match=message):
-        glb.glb_bytes(rig.replace(**change), head, TEXTURE)
-
-
-@pytest.mark.parametrize("kind", ["sparse", "dense"])
-def test_glb_is_valid_by_the_khronos_validator(case, kind, validator):
-    script = Path(__file__).with_name("gltf_validate.mjs")
-    command = ["node", script, validator, case[2] / f"{kind}.glb"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    issues = json.loads(result.stdout)
-    assert result.returncode == 0
-    assert (issues["numErrors"], issues["numWarnings"]) == (0, 0), issues["messages"]
-
-
-def test_the_validator_script_reports_an_invalid_file(validator, tmp_path):
-    head, rig = small_head()
-    document = pygltflib.GLTF2.load_from_bytes(glb.glb_bytes(rig, head, TEXTURE))
-    document.accessors[1].max = [0.0, 0.0, 0.0]
-    (tmp_path / "bad.glb").write_bytes(b"".join(document.save_to_bytes()))
-    command = ["node", Path(__file__).with_name("gltf_validate.mjs"), validator, tmp_path / "bad.glb"]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 1
 
 
 # rig.npz and views.npz

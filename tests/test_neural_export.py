@@ -310,3 +310,5 @@ def test_the_files_of_a_learned_fit_say_which_one_is_exact(head):
     assert "linear approximation" in fit_files.describe_files(rig)["rig.glb"]
     assert "exact" in fit_files.describe_files(rig)["rig.npz"]
     assert fit_files.describe_files(linearize(rig)) == fit_files.FILES
+    assert "coarse" in fit_files.describe_files(rig, "coarse")["rig.glb"]
+    assert "coarse" not in str(fit_files.FILES)

@@ -8,73 +8,101 @@ from __future__ import annotations
 
 import numpy as np
 
-from facerig_jax.checks import check_shape
+from facerig_jax.checks import check_choice, check_shape
 from facerig_jax.io.files import atomic_write, encode_image, optional_import
 from facerig_jax.rig.frozen import linearize
 from facerig_jax.types import HeadModel, Rig
 
+DETAILS = ("full", "coarse")
 PARTS = ("skin", "eyes", "mouth")
 ROUGHNESS = (0.6, 0.15, 0.4)
 FLOAT, UINT16, UINT32 = 5126, 5123, 5125
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
 APPROXIMATION = "linear approximation of a learned rig; rig.npz holds the exact one"
+# Bytes: a texture that is larger as PNG is stored as JPEG, so that a file with a grainy one stays small too.
+PNG_LIMIT = {"full": 1_000_000, "coarse": 200_000}
+JPEG_QUALITY = 92
 STILL = 1e-7  # Metres, and normal components: smaller displacements are written as zero.
 
 
-def write_glb(path, rig: Rig, head: HeadModel, texture, sparse: bool = True, textured_parts=(0,)) -> None:
-    """Writes the neutral face, its parts as one mesh each, and every code of the rig as a named morph target; atomic.
+def write_glb(
+    path, rig: Rig, head: HeadModel, texture, sparse: bool = True, textured_parts=(0,), detail: str = "full"
+) -> None:
+    """Writes the neutral face as one mesh, and every code of the rig as a named morph target; atomic.
 
-    The skin carries the texture; eyes and mouth interior, where the head has them, carry the rig's albedo as vertex
-    colours. Each mesh that moves under any code has all K targets (positions and normals), with their names in
-    `mesh.extras.targetNames`, in the same order, so one set of weights drives them all. A learned rig's targets are its
-    meshes at code 1, one code at a time, whose displacements add up: a linear approximation, as `asset.extras` say.
+    The mesh has one primitive for each of the head's parts, so that one node and one set of K weights drive them all:
+    each primitive has all K targets (positions and normals) in the same order, with their names in
+    `mesh.extras.targetNames`. The skin carries the texture; eyes and mouth interior, where the head has them, carry the
+    rig's albedo as vertex colours. Every accessor has a bufferView, without which many importers refuse a file. A
+    learned rig's targets are its meshes at code 1, one code at a time, whose displacements add up: a linear
+    approximation, as `asset.extras` say.
 
     Args:
       path: file to write.
       rig: one rig (no batch axes); its code_names name the targets.
       head: the head the rig was made with (faces, uv, part).
-      texture: (S, S, 3) sRGB, uint8 or float in [0, 1], first row at v = 1.
+      texture: (S, S, 3) sRGB, uint8 or float in [0, 1], first row at v = 1; stored as PNG, or as JPEG where that
+        would be large.
       sparse: store a displacement as glTF sparse accessor where that is smaller (as Blender's own exporter does).
       textured_parts: which of the head's parts (0 skin, 1 eyes, 2 mouth) the texture covers.
+      detail: 'full': all vertices; 'coarse': the head's coarse mesh alone, its vertices in their order within each
+        part, with normals of its own.
 
     Raises:
-      ValueError: shapes of rig, head and texture do not belong together.
+      ValueError: shapes of rig, head and texture do not belong together, or the head has no such detail.
       ImportError: pygltflib is missing.
       WriteError: see `files.atomic_write`.
 
     Example:
       write_glb("out/rig.glb", fit.rig, head, texture)
     """
-    data = glb_bytes(rig, head, texture, sparse, textured_parts)
+    data = glb_bytes(rig, head, texture, sparse, textured_parts, detail)
     with atomic_write(path) as file:
         file.write(data)
 
 
-def glb_bytes(rig: Rig, head: HeadModel, texture, sparse: bool = True, textured_parts=(0,)) -> bytes:
+def glb_bytes(
+    rig: Rig, head: HeadModel, texture, sparse: bool = True, textured_parts=(0,), detail: str = "full"
+) -> bytes:
     """The bytes that `write_glb` writes."""
     gltf = optional_import("pygltflib", "Writing GLB")
-    approximate, rig = rig.neural is not None, linearize(rig)
+    extras = {"head": head.name, "detail": detail} | ({"rig": APPROXIMATION} if rig.neural is not None else {})
+    rig = linearize(rig)
     neutral, deltas, names = _metres(rig, head)
-    normals = vertex_normals(neutral, head.faces, weld := weld_indices(neutral, deltas))
-    normal_deltas = (
-        np.stack([vertex_normals(neutral + d, head.faces, weld) for d in deltas]) - normals if names else deltas
-    )
+    faces, count = _detail(head, detail)
+    neutral, deltas = neutral[:count], deltas[:, :count]
+    normals = vertex_normals(neutral, faces, weld := weld_indices(neutral, deltas))
+    normal_deltas = np.stack([vertex_normals(neutral + d, faces, weld) for d in deltas]) - normals if names else deltas
     uv = np.asarray(head.uv, np.float32) * [1, -1] + [0, 1]
-    part_of_face = np.asarray(head.part)[np.asarray(head.faces)[:, 0]]
-    file = _Builder(gltf)
-    file.add_texture(encode_image(texture))
+    part_of_face = np.asarray(head.part)[faces[:, 0]]
+    file = _Builder(gltf, zeros=count)
+    file.add_texture(*_picture(texture, PNG_LIMIT[detail]))
     for part in np.unique(part_of_face).tolist():
-        index, corners = np.unique(np.asarray(head.faces)[part_of_face == part], return_inverse=True)
+        index, corners = np.unique(faces[part_of_face == part], return_inverse=True)
         attributes = {"POSITION": neutral[index], "NORMAL": normals[index]}
         if part in textured_parts:
             attributes["TEXCOORD_0"] = uv[index]
         else:
             attributes["COLOR_0"] = np.clip(np.asarray(rig.albedo, np.float32)[index], 0, 1)
-        moves = np.abs(deltas[:, index]).max(initial=0) > STILL
-        targets = {"POSITION": deltas[:, index], "NORMAL": normal_deltas[:, index]} if moves else {}
-        file.add_mesh(part, attributes, corners.reshape(-1, 3), targets, names, sparse)
-    extras = {"head": head.name} | ({"rig": APPROXIMATION} if approximate else {})
-    return file.to_bytes(extras)
+        targets = [{"POSITION": d[index], "NORMAL": n[index]} for d, n in zip(deltas, normal_deltas, strict=True)]
+        file.add_primitive(part, attributes, corners.reshape(-1, 3), targets, sparse)
+    return file.to_bytes(names, extras)
+
+
+def _detail(head: HeadModel, detail: str) -> tuple[np.ndarray, int]:
+    """Triangles (F, 3) of the asked detail, and how many of the head's first vertices they lie on."""
+    check_choice("detail", detail, DETAILS)
+    if detail == "full":
+        return np.asarray(head.faces), len(head.mean)
+    if head.coarse_faces is None:
+        raise ValueError(f"detail: the head '{head.name}' has no coarse mesh, so only 'full' can be written.")
+    return np.asarray(head.coarse_faces), head.n_coarse
+
+
+def _picture(texture, limit: int) -> tuple[bytes, str]:
+    """The texture's file and its kind: PNG up to `limit` bytes, JPEG beyond."""
+    png = encode_image(texture)
+    return (png, "image/png") if len(png) <= limit else (encode_image(texture, "JPEG", JPEG_QUALITY), "image/jpeg")
 
 
 def _metres(rig: Rig, head: HeadModel) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -121,10 +149,14 @@ def vertex_normals(vertices, faces, weld=None) -> np.ndarray:
 
 
 class _Builder:
-    """Collects accessors and meshes into one glTF document with one binary buffer."""
+    """Collects accessors and primitives into one glTF document with one mesh and one binary buffer."""
 
-    def __init__(self, gltf):
+    def __init__(self, gltf, zeros: int):
+        """`zeros`: as many rows of zeros as the largest accessor of displacements asks for."""
         self.gltf, self.document, self.binary = gltf, gltf.GLTF2(), bytearray()
+        self.mesh = gltf.Mesh(name="head", primitives=[])
+        self.still: dict[int, int] = {}  # Vertices -> accessor of so many zeros.
+        self.zero_rows, self.zero_view = zeros, None
 
     def _view(self, data: bytes, target: int | None = None, stride: int | None = None) -> int:
         """Appends bytes, aligned to 4; returns the number of their bufferView."""
@@ -135,31 +167,45 @@ class _Builder:
         self.binary.extend(data)
         return len(self.document.bufferViews) - 1
 
-    def _accessor(self, values: np.ndarray, bounds: bool, sparse: bool = False) -> int:
-        """Appends (n, 2 or 3) float32; as a sparse accessor over zeros when that is asked for and smaller."""
-        values = np.ascontiguousarray(values, np.float32)
-        accessor = self.gltf.Accessor(componentType=FLOAT, count=len(values), type=f"VEC{values.shape[1]}")
+    def _zeros(self) -> int:
+        """The one view of zeros under all sparse accessors, made when the first of them asks."""
+        if self.zero_view is None:
+            self.zero_view = self._view(bytes(12 * self.zero_rows), ARRAY_BUFFER, 12)
+        return self.zero_view
+
+    def _accessor(self, view: int, values: np.ndarray, bounds: bool, sparse=None) -> int:
+        """Appends an accessor of (n, 2 or 3) float32 that lie, but for what `sparse` replaces, in `view`."""
+        accessor = self.gltf.Accessor(bufferView=view, byteOffset=0, componentType=FLOAT, count=len(values))
+        accessor.type, accessor.sparse = f"VEC{values.shape[1]}", sparse
         if bounds:
             accessor.min, accessor.max = values.min(axis=0).tolist(), values.max(axis=0).tolist()
-        accessor.byteOffset = None  # Only allowed beside a bufferView, where 0 is the default.
-        used = np.flatnonzero(values.any(axis=1))
-        index, index_type = _indices(used, len(values))
-        if not sparse or index.nbytes + values[used].nbytes >= values.nbytes:
-            accessor.bufferView = self._view(values.tobytes(), ARRAY_BUFFER, 4 * values.shape[1])
-        elif len(
-            used
-        ):  # An accessor without a view is all zeros, which is what a target that leaves a part still needs.
-            accessor.sparse = self.gltf.Sparse(
-                count=len(used),
-                indices=self.gltf.AccessorSparseIndices(
-                    bufferView=self._view(index.tobytes()), componentType=index_type
-                ),
-                values=self.gltf.AccessorSparseValues(bufferView=self._view(values[used].tobytes())),
-            )
         self.document.accessors.append(accessor)
         return len(self.document.accessors) - 1
 
-    def _add_triangles(self, faces: np.ndarray) -> int:
+    def _attribute(self, values: np.ndarray, bounds: bool) -> int:
+        values = np.ascontiguousarray(values, np.float32)
+        view = self._view(values.tobytes(), ARRAY_BUFFER, 4 * values.shape[1])
+        return self._accessor(view, values, bounds)
+
+    def _displacements(self, values: np.ndarray, bounds: bool, sparse: bool) -> int:
+        """Accessor of (n, 3): one for all that are zero, and a sparse one where that is asked for and smaller."""
+        used, count = np.flatnonzero(values.any(axis=1)), len(values)
+        if not len(used):
+            if count not in self.still:
+                self.still[count] = self._accessor(self._zeros(), values, bounds=True)
+            return self.still[count]
+        index, index_type = _indices(used, count)
+        moved = np.ascontiguousarray(values[used], np.float32)
+        if not sparse or index.nbytes + moved.nbytes >= 12 * count:
+            return self._attribute(values, bounds)
+        replaced = self.gltf.Sparse(
+            count=len(used),
+            indices=self.gltf.AccessorSparseIndices(bufferView=self._view(index.tobytes()), componentType=index_type),
+            values=self.gltf.AccessorSparseValues(bufferView=self._view(moved.tobytes())),
+        )
+        return self._accessor(self._zeros(), values, bounds, replaced)
+
+    def _triangles(self, faces: np.ndarray) -> int:
         index, kind = _indices(faces.ravel(), int(faces.max()) + 1)
         view = self._view(index.tobytes(), ELEMENT_ARRAY_BUFFER)
         self.document.accessors.append(
@@ -167,36 +213,35 @@ class _Builder:
         )
         return len(self.document.accessors) - 1
 
-    def add_texture(self, png: bytes) -> None:
+    def add_texture(self, picture: bytes, kind: str) -> None:
         """Embeds the only texture, number 0."""
-        self.document.images.append(self.gltf.Image(bufferView=self._view(png), mimeType="image/png", name="skin"))
+        self.document.images.append(self.gltf.Image(bufferView=self._view(picture), mimeType=kind, name="skin"))
         self.document.samplers.append(self.gltf.Sampler(magFilter=9729, minFilter=9987, wrapS=33071, wrapT=33071))
         self.document.textures.append(self.gltf.Texture(source=0, sampler=0))
 
-    def add_mesh(self, part: int, attributes, faces, targets, names, sparse: bool) -> None:
-        """One part as a node with a mesh, a material of its own and, if `targets` has arrays, named morph targets."""
+    def add_primitive(self, part: int, attributes, faces, targets, sparse: bool) -> None:
+        """One part, with a material of its own and one morph target for each of `targets`."""
         gltf, name = self.gltf, PARTS[part] if part < len(PARTS) else f"part_{part}"
-        primitive = gltf.Primitive(mode=4, material=len(self.document.materials), indices=self._add_triangles(faces))
+        primitive = gltf.Primitive(mode=4, material=len(self.document.materials), indices=self._triangles(faces))
         for key, values in attributes.items():
-            setattr(primitive.attributes, key, self._accessor(values, bounds=key == "POSITION"))
+            setattr(primitive.attributes, key, self._attribute(values, bounds=key == "POSITION"))
+        for target in targets:
+            stored = {key: self._displacements(values, key == "POSITION", sparse) for key, values in target.items()}
+            primitive.targets.append(stored)
         surface = gltf.PbrMetallicRoughness(metallicFactor=0.0, roughnessFactor=ROUGHNESS[min(part, 2)])
         if "TEXCOORD_0" in attributes:
             surface.baseColorTexture = gltf.TextureInfo(index=0)
         self.document.materials.append(gltf.Material(name=name, pbrMetallicRoughness=surface, doubleSided=True))
-        mesh = gltf.Mesh(name=name, primitives=[primitive])
-        if targets:
-            for number in range(len(names)):
-                stored = {k: self._accessor(v[number], k == "POSITION", sparse) for k, v in targets.items()}
-                primitive.targets.append(stored)
-            mesh.weights, mesh.extras = [0.0] * len(names), {"targetNames": names}
-        self.document.meshes.append(mesh)
-        self.document.nodes.append(gltf.Node(name=name, mesh=len(self.document.meshes) - 1))
+        self.mesh.primitives.append(primitive)
 
-    def to_bytes(self, extras: dict[str, str]) -> bytes:
-        """The finished document: all parts under one root node."""
-        gltf, children = self.gltf, list(range(len(self.document.nodes)))
-        self.document.nodes.append(gltf.Node(name="head", children=children))
-        self.document.scenes, self.document.scene = [gltf.Scene(nodes=[len(children)])], 0
+    def to_bytes(self, names: list[str], extras: dict[str, str]) -> bytes:
+        """The finished document: one node with the mesh, whose targets have these names."""
+        gltf = self.gltf
+        if names:
+            self.mesh.weights, self.mesh.extras = [0.0] * len(names), {"targetNames": names}
+        self.document.meshes.append(self.mesh)
+        self.document.nodes.append(gltf.Node(name="head", mesh=0))
+        self.document.scenes, self.document.scene = [gltf.Scene(nodes=[0])], 0
         self.document.asset = gltf.Asset(version="2.0", generator="facerig_jax", extras=extras)
         self.binary.extend(b"\0" * (-len(self.binary) % 4))
         self.document.buffers = [gltf.Buffer(byteLength=len(self.binary))]

@@ -61,6 +61,7 @@ class Result:
     steps:       what a learned fit did, or None.
     record:      what fit.json says besides files, views and energies.
     notes:       sentences for the report.
+    glb:         detail of rig.glb, see `export_rig`.
     """
 
     fit: Fit
@@ -75,6 +76,7 @@ class Result:
     steps: Steps | None
     record: dict
     notes: list[str]
+    glb: str = "full"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,9 +91,10 @@ class Result:
 
 def write_meshes(folder: Path, head: HeadModel, result: Result) -> None:
     """The rig in all formats, the seven points, and each view's posed mesh."""
-    rig = result.fit.rig
+    rig, texture = result.fit.rig, result.texture
+    detail = {name: result.glb if name.endswith(".glb") else "full" for name in RIG_FILES}
     with ThreadPoolExecutor() as pool:  # compressing takes most of the time, and lets other threads run
-        for written in [pool.submit(export_rig, rig, folder / name, head, result.texture) for name in RIG_FILES]:
+        for written in [pool.submit(export_rig, rig, folder / name, head, texture, detail[name]) for name in RIG_FILES]:
             written.result()
     points = np.asarray(landmark_positions(head.landmarks68, rig.unit_mm * rig.neutral))
     write_points7(folder / "points7.txt", points[list(POINTS7)])
@@ -158,7 +161,7 @@ def write_page(folder: Path, result: Result) -> None:
         expressions=result.expressions,
         trace={} if result.steps else curves(result.fit.trace, result.names, result.used),
         steps=result.steps,
-        files=describe_files(result.fit.rig)
+        files=describe_files(result.fit.rig, result.glb)
         | {f"views/{name}.ply": "posed mesh, pixels of that photo" for name in _used_names(result)},
         notes=result.notes,
         residual_scale=f"{round(255 * RESIDUAL_SCALE)} grey levels",
@@ -166,12 +169,16 @@ def write_page(folder: Path, result: Result) -> None:
     write_report(folder / "report.html", report)
 
 
-def describe_files(rig: Rig) -> dict[str, str]:
-    """File name -> what it is."""
-    if rig.neural is None:
-        return FILES
-    glb = "a linear approximation of the rig: its named expressions one at a time, for Blender and other tools (metres)"
-    return FILES | {"rig.glb": glb, "rig.npz": "the exact rig with its networks, for facerig_jax.load_rig"}
+def describe_files(rig: Rig, glb: str = "full") -> dict[str, str]:
+    """File name -> what it is, with rig.glb in this detail."""
+    files = dict(FILES)
+    if rig.neural is not None:
+        files["rig.glb"] = "a linear approximation of the rig: its named expressions one at a time, for Blender and "
+        files["rig.glb"] += "other tools (metres)"
+        files["rig.npz"] = "the exact rig with its networks, for facerig_jax.load_rig"
+    if glb == "coarse":
+        files["rig.glb"] += ", on the head's coarse mesh"
+    return files
 
 
 def _used_names(result: Result) -> list[str]:
