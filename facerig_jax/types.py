@@ -228,6 +228,21 @@ class Rig:
 
 
 @struct.dataclass
+class Cover:
+    """What covers the face in all views, so that it is no skin and was not fitted.
+
+    vertices: (P,) in [0, 1], how surely each vertex is covered.
+    regions:  (R,) 1 for each region that is, see fit.coverage.REGIONS.
+    share:    (R,) share of each region that looks like skin in no view; of the two halves of the face, how hard the
+              step of the light towards a shadow over them is.
+    """
+
+    vertices: jax.Array
+    regions: jax.Array
+    share: jax.Array
+
+
+@struct.dataclass
 class Fit:
     """What `fit_rig` returns.
 
@@ -236,9 +251,11 @@ class Fit:
     trace:  name -> (steps, ...) energies, in the order they were computed, and 'identity' after each stage, see
             `solve_classical`; of a learned fit with stages see `solve_learned`.
     status: () int32 status of the subject, see fit.status.
+    cover:  Cover, or None where a solver does not look for it.
     """
 
     rig: Rig
     views: Views
     trace: dict[str, jax.Array]
     status: jax.Array
+    cover: Cover | None = None

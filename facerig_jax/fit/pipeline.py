@@ -12,10 +12,19 @@ import numpy as np
 from facerig_jax.config import FitConfig, Hyper
 from facerig_jax.detect.landmarks import LANDMARKS68
 from facerig_jax.fit import residuals as terms
+from facerig_jax.fit.coverage import find_cover, uncover
 from facerig_jax.fit.levenberg_marquardt import levenberg_marquardt
 from facerig_jax.fit.linear_points import dense_landmark_model, landmark68_model
 from facerig_jax.fit.parameters import Unknowns, flatten, unflatten
-from facerig_jax.fit.photometric import Colours, Observed, colour_data, fit_light, light_level, sample_weight
+from facerig_jax.fit.photometric import (
+    Colours,
+    Observed,
+    colour_data,
+    colour_trust,
+    fit_light,
+    light_level,
+    sample_weight,
+)
 from facerig_jax.geometry.alignment import similarity
 from facerig_jax.geometry.camera import from_image
 from facerig_jax.geometry.light import ambient_light
@@ -52,9 +61,12 @@ def solve_classical(
     x, trace["landmark_stage"] = fit_landmarks(head, data, observed, x, hyper, config)
     path = [x.identity[None]]
     if seek is not None:
+        seen = colour_data(head, observed, x, hyper, config, config.blur[0] if config.blur else 1.0)
+        trust = colour_trust(seen.data.brightness, hyper)[:, None]
 
         def look(x, _, landmarks=data):
             points = seek(x, landmarks)
+            points = points.replace(weight=points.weight * trust)
             x, energies = fit_landmarks(head, points, observed, x, hyper, config)
             return x, (points, energies, x.identity)
 
@@ -63,6 +75,9 @@ def solve_classical(
         path.append(found)
     if not config.blur:
         return x, {**trace, "identity": jnp.concatenate(path)}
+    coverage = find_cover(head, observed, x, hyper, config)
+    observed, data = observed.replace(coverage=coverage), uncover(data, coverage)
+    points, trace["coverage"] = None if points is None else data, coverage
 
     def stage(x, blur):
         x, energies = fit_colours(head, data, observed, x, hyper, config, blur)
@@ -120,7 +135,7 @@ def landmark_data(
     model, detected, weight = _landmarks(head, observed, config)
     n_points = weight.shape[1]
     habits = head.dense_calibration if config.landmarks == "dense" else None
-    return terms.LandmarkData(
+    data = terms.LandmarkData(
         model=model,
         detected=detected[..., :2],
         weight=weight,
@@ -128,6 +143,7 @@ def landmark_data(
         common=common * (jnp.zeros((1, n_points, 2)) if habits is None else habits.common),
         unit_mm=head.unit_mm,
     )
+    return data if observed.coverage is None else uncover(data, observed.coverage)
 
 
 def fit_landmarks(
