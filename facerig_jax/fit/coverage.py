@@ -15,7 +15,7 @@ from facerig_jax.config import FitConfig, Hyper
 from facerig_jax.fit import residuals as terms
 from facerig_jax.fit.linear_points import evaluate
 from facerig_jax.fit.parameters import Unknowns
-from facerig_jax.fit.photometric import Coverage, Observed, colour_data, sight_weight
+from facerig_jax.fit.photometric import Coverage, Observed, colour_data, colour_trust, sight_weight
 from facerig_jax.geometry.mesh import triangle_normals
 from facerig_jax.geometry.sampling import bilinear
 from facerig_jax.head.model import landmark_positions
@@ -31,6 +31,8 @@ REGIONS = {
     "left": "A hard shadow lies over the left half of the face in every photo",
 }
 BANDS = 3  # the first regions; the others are halves.
+# What share of each counts as enough, over Hyper.cover_share: beards are not covers, and rims of glasses are narrow.
+ENOUGH = (1.0, 0.6, 1.1)
 # px: blur of the crops that are looked at.
 BLUR = 2.0
 # Deviation of skin's log colours around the mean albedo under the fitted light; beyond how many deviations samples lose
@@ -59,6 +61,7 @@ class Samples:
     basis:     (V, n, 10) spherical harmonics, and the step between the halves of the face.
     sight:     (V, n) how well each view sees each point, times the area around it.
     deviation: (n,) of log colours.
+    noise:     (V,) variance that the noise of a dark photo adds to them.
     regions:   (R, n) 1 in each of `REGIONS`.
     """
 
@@ -67,6 +70,7 @@ class Samples:
     basis: jax.Array
     sight: jax.Array
     deviation: jax.Array
+    noise: jax.Array
     regions: jax.Array
 
 
@@ -108,7 +112,8 @@ def settle(samples: Samples, unit_mm: float, strange, shares, step, hyper: Hyper
     """Coverage from what is not skin (n,), its share of each region (R,) and the step () of the light to the left."""
     hard = jax.nn.relu(jnp.stack([step, -step]))
     shares = jnp.concatenate([shares[:BANDS], hard])
-    found = jnp.concatenate([shares[:BANDS] > hyper.cover_share, hard > hyper.shadow_step]).astype(shares.dtype)
+    enough = hyper.cover_share * jnp.array(ENOUGH)
+    found = jnp.concatenate([shares[:BANDS] > enough, hard > hyper.shadow_step]).astype(shares.dtype)
     weight = jnp.sum(samples.sight, 0) / samples.deviation**2
     spread = _spread(samples.place, samples.place, strange, weight, SPREAD_MM / unit_mm)
     covered = jnp.clip((spread - 0.5 * NOT_SKIN) / (0.5 * NOT_SKIN), 0, 1)
@@ -155,9 +160,10 @@ def cover_regions(head: HeadModel) -> jax.Array:
 
 
 def vertex_area(head: HeadModel) -> jax.Array:
-    """(P,) area of the mean head around each vertex, square head units."""
+    """(P,) area of the mean head around each vertex, 1 on average."""
     area = jnp.linalg.norm(triangle_normals(jnp.asarray(head.mean), head.faces), axis=-1) / 6
-    return jnp.zeros(head.mean.shape[0]).at[head.faces.reshape(-1)].add(jnp.repeat(area, 3))
+    area = jnp.zeros(head.mean.shape[0]).at[head.faces.reshape(-1)].add(jnp.repeat(area, 3))
+    return area / jnp.mean(area)
 
 
 def read_samples(head, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig) -> Samples:
@@ -180,30 +186,31 @@ def read_samples(head, observed: Observed, x: Unknowns, hyper: Hyper, config: Fi
         basis=basis,
         sight=sight_weight(head, observed, x, colours) * vertex_area(head)[index][None],
         deviation=SKIN + data.detail[:, 0] - hyper.albedo_detail,
+        noise=hyper.colour**2 * (1 / colour_trust(data.brightness, hyper) - 1),
         regions=cover_regions(head)[:, index],
     )
 
 
 def explain(samples: Samples, start: jax.Array) -> Reading:
-    """The reading that robust weights lead to from a start (n,), 0 where it does not look."""
+    """The reading of the face whose light is fitted, with robust weights, to what `start` (n,) is 1 for."""
     sight, total = samples.sight, jnp.sum(samples.sight, 1)
-    weight = sight * start[None]
-    level = jnp.sum(samples.ratio * weight[..., None], 1) / jnp.maximum(jnp.sum(weight, 1), _TINY)[:, None]
+    sight = sight * start[None]
+    level = jnp.sum(samples.ratio * sight[..., None], 1) / jnp.maximum(jnp.sum(sight, 1), _TINY)[:, None]
     level = jnp.maximum(level, _TINY)
     ratio = samples.ratio / level[:, None]
 
     def distance(light):
         shading = jnp.maximum(jnp.matmul(samples.basis, light, precision=HIGHEST), 0.1)
         gap = jnp.log(jnp.maximum(ratio, 0) + 0.03) - jnp.log(shading + 0.03)
-        return jnp.mean(gap**2, -1) / samples.deviation[None] ** 2
+        return jnp.mean(gap**2, -1) / (samples.deviation[None] ** 2 + samples.noise[:, None])
 
     def reweigh(weight, _):
         return sight / (1 + distance(skin_light(samples.basis, ratio, weight)) / ROBUST**2) ** 2, None
 
-    weight, _ = jax.lax.scan(reweigh, weight, None, ROUNDS)
+    weight, _ = jax.lax.scan(reweigh, sight, None, ROUNDS)
     light = skin_light(samples.basis, ratio, weight)
     off = distance(light)
-    skin = sight * (samples.deviation < 2 * SKIN)[None]
+    skin = samples.sight * (samples.deviation < 2 * SKIN)[None]
     seen = (total > _TINY).astype(sight.dtype)
     tint = jnp.log(jnp.maximum(light[:, 0] * level, _TINY))
     tint = jnp.sum((tint - jnp.mean(tint, -1, keepdims=True)) ** 2, -1) / TINTED**2
@@ -226,8 +233,9 @@ def skin_light(basis: jax.Array, ratio: jax.Array, weight: jax.Array) -> jax.Arr
     prior = deviation[:, :, None] ** -2 * jnp.eye(10)[None]
     expected = jnp.zeros((4, 10)).at[0, 0].set(1.0)
     counted = COUNT / SKIN**2 * weight / jnp.maximum(jnp.sum(weight, 1, keepdims=True), _TINY)
-    normal = jnp.einsum("vni,vn,vnj->vij", basis, counted, basis, precision=HIGHEST)[:, None] + prior[None]
-    right = jnp.einsum("vni,vn,vnc->vci", basis, counted, target, precision=HIGHEST) + (expected / deviation**2)[None]
+    weighted = basis * counted[..., None]
+    normal = jnp.einsum("vni,vnj->vij", weighted, basis, precision=HIGHEST)[:, None] + prior[None]
+    right = jnp.einsum("vni,vnc->vci", weighted, target, precision=HIGHEST) + (expected / deviation**2)[None]
     light = jnp.linalg.solve(normal, right[..., None])[..., 0]
     return jnp.swapaxes(light[:, :1] + light[:, 1:], 1, 2)
 

@@ -166,7 +166,9 @@ def fit_colours(
     """Levenberg-Marquardt on landmarks, colours and priors. Returns Unknowns and the (steps,) energies."""
     colours = colour_data(head, observed, x, hyper, config, blur)
     level = light_level(colours)
-    x = x.replace(light=fit_light(x, colours.data, sample_weight(head, observed, x, colours, hyper), level))
+    trust = colour_trust(colours.data.brightness, hyper)[:, None, None]
+    seen = sample_weight(head, observed, x, colours, hyper) / trust  # a dark view has a light like any other
+    x = x.replace(light=fit_light(x, colours.data, seen, level))
     energy = fit_energy(head, observed, x, level, hyper, (landmarks,), colours)
     return _minimise(energy, x, hyper.damping, config.photometric_steps)
 
