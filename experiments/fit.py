@@ -27,7 +27,7 @@ from facerig_jax.checks import check_choice
 from facerig_jax.config import PRESETS, as_arrays
 from facerig_jax.data.photos import Inputs, pad_to_bucket, pad_views
 from facerig_jax.export.glb import DETAILS
-from facerig_jax.fit.reprojection import reprojection
+from facerig_jax.fit.reprojection import face_brightness, reprojection
 from facerig_jax.fit.status import OK, POOR_FIT, describe
 from facerig_jax.geometry.crop import to_photo
 from facerig_jax.io.folder import check_folder, whole_folder
@@ -35,6 +35,7 @@ from facerig_jax.networks.weights import read_weights
 from facerig_jax.programs import Kept
 from facerig_jax.report.energies import stalled
 from facerig_jax.report.fit_files import Result, write_meshes, write_page, write_pictures, write_record
+from facerig_jax.report.notes import cover_notes, dark_notes
 from facerig_jax.report.steps import fit_steps
 from facerig_jax.report.views import rig_pictures, view_pictures
 from facerig_jax.texture import unwrap_texture
@@ -75,6 +76,7 @@ def main() -> None:
     with ThreadPoolExecutor() as pool:
         fit, texture, placed = run_fit(params, head, batch, phases, pool)
         notes += check_views(fit, files)
+        notes += describe_colours(head, fit, files)
         with phases("texture and pictures"):
             result = draw(head, fit, texture, placed, batch, photos, files)
     result.notes = notes + tell(stalled(result.fit.trace, result.names, result.used))
@@ -175,7 +177,8 @@ def run_fit(params, head, batch: Batch, phases, pool: ThreadPoolExecutor):
         pool.submit(importlib.import_module, "pygltflib")
         placed = pool.submit(reprojection, head, fit.rig, fit.views, config.crop_size)
         texture = pool.submit(
-            unwrap_texture, head, fit.rig, fit.views, batch.images, batch.sizes, crop_size=config.crop_size
+            functools.partial(unwrap_texture, crop_size=config.crop_size, cover=fit.cover),
+            *(head, fit.rig, fit.views, batch.images, batch.sizes),
         )
         return jax.block_until_ready(fit), texture, placed
 
@@ -194,6 +197,13 @@ def check_views(fit, files) -> list[str]:
         raise cli.UserError(f"The fit failed ({describe(fit.status)}), so nothing was written.")
     words = {"no face found": "No face found in {file}; the fit goes on with the others."}
     return tell([words.get(why, "{file}: " + why + "; left out.").format(file=file) for file, why in problems.items()])
+
+
+def describe_colours(head, fit, files) -> list[str]:
+    """Says which photos are very dark, and what covers the face in all of them; returns it as notes."""
+    status = np.asarray(fit.views.status)
+    notes = dark_notes(np.asarray(face_brightness(head, fit.rig, fit.views)), status, files)
+    return tell(notes + cover_notes(fit))
 
 
 def draw(head, fit, texture: Future, placed: Future, batch: Batch, photos, files) -> Result:

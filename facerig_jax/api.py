@@ -12,6 +12,7 @@ from facerig_jax.checks import check_choice, check_images, check_kind, check_one
 from facerig_jax.config import PRESETS, EnergyWeights, FitConfig, Hyper, LearnedConfig, as_arrays
 from facerig_jax.detect import load_detector
 from facerig_jax.fit import status as codes
+from facerig_jax.fit.coverage import whole_cover
 from facerig_jax.fit.parameters import Unknowns
 from facerig_jax.fit.photometric import Observed
 from facerig_jax.fit.pipeline import landmark_error, solve_classical
@@ -229,4 +230,7 @@ def package(
         unit_mm=head.unit_mm,
     )
     views = Views(x.pose, x.inverse_distance, x.expression, x.light, crop, points, status)
-    return Fit(rig, views, trace, subject_status(status, rig))
+    trace = dict(trace)
+    coverage = trace.pop("coverage", None)
+    cover = None if coverage is None else whole_cover(head, coverage)
+    return Fit(rig, views, trace, subject_status(status, rig), cover)

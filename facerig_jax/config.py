@@ -57,6 +57,11 @@ class Hyper:
     light:             SH coefficients above the constant one, relative to it.
     light_tint:        colour tint of the constant coefficient, relative.
     damping:           starting Levenberg-Marquardt damping.
+    dark_noise:        colour noise that does not fade with the light (8 bits, JPEG, the sensor's own), linear RGB.
+    cover_share:       share of a region that looks like skin in no view, beyond which it is taken to be covered (of
+                       the part around the eyes less, see fit.coverage.ENOUGH).
+    shadow_step:       step of the light between the halves of the face in every view, over its level, beyond which the
+                       darker half is taken to lie in a hard shadow.
     """
 
     landmark_mm: jax.Array | float = 1.0
@@ -76,6 +81,9 @@ class Hyper:
     light: jax.Array | float = 0.6
     light_tint: jax.Array | float = 0.3
     damping: jax.Array | float = 1e-3
+    dark_noise: jax.Array | float = 4.5e-4
+    cover_share: jax.Array | float = 0.5
+    shadow_step: jax.Array | float = 0.3
 
 
 def as_arrays(hyper: Hyper, dtype=jnp.float32) -> Hyper:

@@ -17,8 +17,10 @@ import numpy as np
 from flax import struct
 
 from facerig_jax.checks import check_shape
-from facerig_jax.config import FitConfig
+from facerig_jax.config import FitConfig, Hyper
 from facerig_jax.fit import status as codes
+from facerig_jax.fit.photometric import colour_trust
+from facerig_jax.fit.reprojection import face_brightness
 from facerig_jax.geometry.camera import project, to_image
 from facerig_jax.geometry.crop import inside_photo, to_photo
 from facerig_jax.geometry.light import sh_basis, shade
@@ -68,6 +70,7 @@ class _View:
     photo: jax.Array  # (H, W, 3) sRGB, uint8.
     photo_size: jax.Array  # (2,) height and width within it.
     trust: jax.Array  # () weight of the view, 0 = skip.
+    lit: jax.Array  # () in (0, 1] how far its colours rise above the noise of a dark photo.
 
 
 def unwrap_texture(
@@ -78,6 +81,7 @@ def unwrap_texture(
     sizes,
     size: int = 1024,
     crop_size: int = FitConfig().crop_size,
+    cover=None,
 ) -> np.ndarray:
     """Albedo texture of a fitted person.
 
@@ -89,6 +93,7 @@ def unwrap_texture(
       sizes: (V, 2) height and width of each photo within its padding.
       size: S, texels per side.
       crop_size: side of the crop that the views' poses refer to, px.
+      cover: Cover of the fit: what is covered has the rig's albedo; None = nothing is.
 
     Returns:
       (S, S, 3) uint8 sRGB; eyes and mouth interior have the rig's albedo, texels outside the layout repeat their
@@ -98,14 +103,15 @@ def unwrap_texture(
       ValueError: shapes that do not belong together, or a texture that is too small.
 
     Example:
-      texture = unwrap_texture(head, fit.rig, fit.views, images, sizes)
+      texture = unwrap_texture(head, fit.rig, fit.views, images, sizes, cover=fit.cover)
     """
     n_views = check_shape("photos", photos, "V", "H", "W", 3)["V"]
     check_shape("sizes", sizes, n_views, 2)
     check_shape("views.pose", views.pose, n_views, 6)
     if size < 64 or size % 64:
         raise ValueError(f"size: expected a multiple of 64 texels, got {size}.")
-    return np.asarray(_unwrap(head, rig, views, jnp.asarray(photos), jnp.asarray(sizes), size, crop_size)[0])
+    hidden = jnp.zeros(head.mean.shape[0]) if cover is None else jnp.asarray(cover.vertices)
+    return np.asarray(_unwrap(head, rig, views, jnp.asarray(photos), jnp.asarray(sizes), hidden, size, crop_size)[0])
 
 
 def albedo_texture(head: HeadModel, rig: Rig, size: int = 512) -> np.ndarray:
@@ -126,7 +132,7 @@ def _albedo_texture(head: HeadModel, rig: Rig, size: int) -> jax.Array:
 
 
 @kept("size", "crop_size")
-def _unwrap(head: HeadModel, rig: Rig, views: Views, photos, sizes, size: int, crop_size: int):
+def _unwrap(head: HeadModel, rig: Rig, views: Views, photos, sizes, hidden, size: int, crop_size: int):
     """Texture (S, S, 3) uint8 and how much of each texel's colour was seen (S, S) in [0, 1]."""
     with jax.named_scope("chart"):
         table = uv_table(_texel_uv(head.uv, size), head.faces, size)
@@ -134,13 +140,17 @@ def _unwrap(head: HeadModel, rig: Rig, views: Views, photos, sizes, size: int, c
         model = vertex_to_uv(rest_albedo(rig), table)
         face = vertex_to_uv(jnp.asarray(head.face_mask)[:, None], table)[..., 0]
         features = vertex_to_uv(_features(head), table)[..., 0]
+        clear = vertex_to_uv(1 - hidden[:, None], table)[..., 0]
     trust = jnp.exp(-jnp.sum(views.expression**2, -1)) + _TINY
     trust = trust * jnp.select([views.status == codes.OK, views.status == codes.POOR_FIT], [1.0, POOR_WEIGHT], 0.0)
-    stack = _View(views.pose, views.inverse_distance, views.expression, views.light, views.crop, photos, sizes, trust)
+    lit = colour_trust(face_brightness(head, rig, views), Hyper())
+    stack = _View(
+        views.pose, views.inverse_distance, views.expression, views.light, views.crop, photos, sizes, trust, lit
+    )
 
     def add(total, view):
         def seen(total):
-            colour, weight = _unwrap_view(head, rig, view, table, model, face, features, skin, crop_size)
+            colour, weight = _unwrap_view(head, rig, view, table, model, face, features, skin, clear, crop_size)
             return _accumulate(total, colour, weight, view.trust)
 
         return jax.lax.cond(view.trust > 0, seen, lambda total: total, total), None
@@ -155,7 +165,7 @@ def _unwrap(head: HeadModel, rig: Rig, views: Views, photos, sizes, size: int, c
         return linear_to_srgb8(_fill(texture, table.covered.astype(jnp.float32))), confidence
 
 
-def _unwrap_view(head, rig, view: _View, table: UVTable, model, face, features, skin, crop_size: int):
+def _unwrap_view(head, rig, view: _View, table: UVTable, model, face, features, skin, clear, crop_size: int):
     """Albedo (S, S, 3) seen by one view, at the exposure of the rig's, and weight (S, S) in [0, 1]."""
     verts, _ = apply_rig(rig, view.expression)
     posed = to_image(project(verts, view.pose, view.inverse_distance), crop_size, crop_size)
@@ -170,13 +180,13 @@ def _unwrap_view(head, rig, view: _View, table: UVTable, model, face, features, 
     where, zoomed, facing, shading = jnp.split(texels, (2, 5, 6), -1)
     seen = _seen(head, posed, zoomed, crop_size) * inside_photo(where, view.photo_size[None]) * skin
     low, high = GRAZING
-    seen = seen * (facing[..., 0] > low)
+    seen = seen * (facing[..., 0] > low) * (clear > 0.5)
     photo = _soften(srgb_to_linear(view.photo.astype(jnp.float32) / 255), where, seen)
     colour = bilinear(photo, where) / jnp.maximum(shading, _TINY)
     colour = colour * _gain(colour, model, seen * (face > 0.5) * (facing[..., 0] > high))
     weight = _feather(seen, skin) * jnp.clip((facing[..., 0] - low) / (high - low), 0, 1) ** 2
     weight = weight * _skin_likeness(colour, model, face, features, seen)
-    return colour * _relight(colour, model, weight), weight
+    return colour * _relight(colour, model, weight), weight * view.lit
 
 
 def _seen(head, posed, zoomed, crop_size: int) -> jax.Array:

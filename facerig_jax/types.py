@@ -281,6 +281,21 @@ class Trace:
 
 
 @struct.dataclass
+class Cover:
+    """What covers the face in all views, so that it is no skin and was not fitted.
+
+    vertices: (P,) in [0, 1], how surely each vertex is covered.
+    regions:  (R,) 1 for each region that is, see fit.coverage.REGIONS.
+    share:    (R,) share of each region that looks like skin in no view; of the two halves of the face, how hard the
+              step of the light towards a shadow over them is.
+    """
+
+    vertices: jax.Array
+    regions: jax.Array
+    share: jax.Array
+
+
+@struct.dataclass
 class Fit:
     """What `fit_rig` returns.
 
@@ -288,9 +303,11 @@ class Fit:
     views:  Views, one row per input photo.
     trace:  Trace; of the published method what `inorig.stages.solve_learned` returns.
     status: () int32 status of the subject, see fit.status.
+    cover:  Cover, or None where a solver does not look for it.
     """
 
     rig: Rig
     views: Views
     trace: Trace | dict
     status: jax.Array
+    cover: Cover | None = None

@@ -25,10 +25,29 @@ from facerig_jax.types import HeadModel
 GRAZING = (0.15, 0.5)
 # Regions whose albedo detail is `Hyper.feature_detail` larger.
 FEATURES = ("brows", "eyelids", "eyes", "lips")
-# Darkest light level (linear RGB) that residuals are divided by.
-MIN_BRIGHTNESS = 0.02
+# Darkest albedo, and darkest face, that anything is divided by, linear RGB.
+MIN_ALBEDO, MIN_BRIGHTNESS = 0.02, 2e-4
 # Least factor by which the other views may darken a vertex's albedo.
 MIN_SHIFT = 0.1
+# Mean linear RGB of a face from which `Hyper.colour` already says what noise there is (sRGB level 64 of 255).
+LIT = 0.05
+
+
+@struct.dataclass
+class Coverage:
+    """What is covered in all views, see fit.coverage.
+
+    place:  (n, 3) points of the mean head, head units: those of the colour term.
+    amount: (n,) in [0, 1], how surely each is covered: 0 where no region is.
+    share:  (R,) share of each of coverage.REGIONS that is not skin in any view; of the halves, how hard the step of a
+            shadow between them is.
+    found:  (R,) 1 where that is enough to speak of.
+    """
+
+    place: jax.Array
+    amount: jax.Array
+    share: jax.Array
+    found: jax.Array
 
 
 @struct.dataclass
@@ -40,6 +59,7 @@ class Observed:
     landmarks: (V, L, 3) crop pixels, z towards the camera.
     weight:    (V, L) landmark weights, 0 for views that do not count.
     view_mask: (V,) 1 for views that count.
+    coverage:  what covers the face, once that is known.
     """
 
     image: jax.Array
@@ -47,6 +67,7 @@ class Observed:
     landmarks: jax.Array
     weight: jax.Array
     view_mask: jax.Array
+    coverage: Coverage | None = None
 
 
 @struct.dataclass
@@ -55,7 +76,7 @@ class Colours:
 
     data:  of n vertices.
     index: (n,) which vertices of the head they are.
-    fresh: (n,) 0 where an index repeats.
+    fresh: (n,) 0 where an index repeats or the vertex is covered.
     prior: (n,) deviation of each vertex's log albedo before any photo is seen: what outliers are judged by.
     """
 
@@ -100,7 +121,7 @@ def log_albedo(head: HeadModel, index: jax.Array) -> tuple[jax.Array, jax.Array]
     mean, basis = jnp.asarray(head.albedo_mean)[index], jnp.asarray(head.albedo_basis)[:, index]
     if head.albedo_space == "log":
         return mean, basis
-    mean = jnp.maximum(mean, MIN_BRIGHTNESS)
+    mean = jnp.maximum(mean, MIN_ALBEDO)
     return jnp.log(mean), basis / mean[None]
 
 
@@ -115,8 +136,10 @@ def colour_data(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, 
 
     def mean_colour(pose, inverse_distance, expression, image):
         points = to_image(project(evaluate(model, x.identity, expression)[:, :3], pose, inverse_distance), size, size)
-        return jnp.mean(bilinear(image, points[:, :2]))
+        return jnp.mean(bilinear(image, points[:, :2]) * clear[:, None]) / jnp.mean(clear)
 
+    clear = jnp.ones_like(fresh) if observed.coverage is None else 1 - observed.coverage.amount
+    clear = jnp.where(jnp.mean(clear) > 0.01, clear, 1.0)
     brightness = jax.vmap(mean_colour)(x.pose, x.inverse_distance, x.expression, image)
     data = terms.ColourData(
         model=model,
@@ -126,7 +149,7 @@ def colour_data(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, 
         image=image,
         brightness=jax.lax.stop_gradient(jnp.maximum(brightness, MIN_BRIGHTNESS)),
     )
-    return Colours(data, index, fresh, prior)
+    return Colours(data, index, fresh * clear, prior)
 
 
 def apart(x: Unknowns, colours: Colours, weight: jax.Array, hyper: Hyper) -> Colours:
@@ -152,13 +175,24 @@ def apart(x: Unknowns, colours: Colours, weight: jax.Array, hyper: Hyper) -> Col
     return colours.replace(data=jax.lax.stop_gradient(data))
 
 
+def colour_trust(brightness: jax.Array, hyper: Hyper) -> jax.Array:
+    """In (0, 1] what the colours of a face count for that is `brightness` bright on average, linear RGB.
+
+    The variance that `hyper.colour` stands for, over that with the noise of a dark photo: noise that does not fade with
+    the light grows relative to the face.
+    """
+    bright = jnp.maximum(brightness, MIN_BRIGHTNESS)
+    excess = jnp.maximum(bright**-2 - LIT**-2, 0.0)
+    return 1 / (1 + (hyper.dark_noise / hyper.colour) ** 2 * excess)
+
+
 def light_level(colours: Colours) -> jax.Array:
     """(V,) constant light coefficient at which the mean albedo is as bright as the photo."""
     return colours.data.brightness / jnp.mean(jnp.exp(colours.data.albedo_mean))
 
 
-def sample_weight(head, observed, x: Unknowns, colours: Colours, hyper: Hyper) -> jax.Array:
-    """(V, n, 3) photometric weights: visible, not grazing, inside the photo, and robust against outliers and views."""
+def sight_weight(head, observed, x: Unknowns, colours: Colours) -> jax.Array:
+    """(V, n) in [0, 1] how well each view sees each compared vertex: visible, not grazing, inside the photo."""
     data, index, fresh = colours.data, colours.index, colours.fresh
     size = observed.image.shape[1]
     x = jax.lax.stop_gradient(x)
@@ -177,12 +211,19 @@ def sample_weight(head, observed, x: Unknowns, colours: Colours, hyper: Hyper) -
     )
     low, high = GRAZING
     facing = jnp.clip((facing - low) / (high - low), 0, 1)
-    base = seen * (inside > 0.99) * facing * fresh[None] * observed.view_mask[:, None]
+    return seen * (inside > 0.99) * facing * fresh[None] * observed.view_mask[:, None]
+
+
+def sample_weight(head, observed, x: Unknowns, colours: Colours, hyper: Hyper) -> jax.Array:
+    """(V, n, 3) photometric weights: seen (`sight_weight`), and robust against outliers and views."""
+    data, x = colours.data, jax.lax.stop_gradient(x)
+    base = sight_weight(head, observed, x, colours)
     residual, _ = terms.colour_terms(x, data)
-    distance = jnp.mean(residual**2, -1) / (hyper.colour**2 + colours.prior[None] ** 2)
+    trust = colour_trust(data.brightness, hyper)[:, None]
+    distance = jnp.mean(residual**2, -1) / (hyper.colour**2 / trust + colours.prior[None] ** 2)
     weight = base / (1 + distance / hyper.colour_robust**2) ** 2
     misfit = jnp.sum(weight * distance, -1) / jnp.maximum(jnp.sum(weight, -1), 1e-3)
-    weight = weight / jnp.maximum(misfit / hyper.colour_misfit, 1.0)[:, None]
+    weight = weight * trust / jnp.maximum(misfit / hyper.colour_misfit, 1.0)[:, None]
     return jax.lax.stop_gradient(jnp.broadcast_to(weight[..., None], residual.shape))
 
 

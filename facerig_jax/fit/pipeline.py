@@ -13,6 +13,7 @@ import numpy as np
 from facerig_jax.config import FitConfig, Hyper
 from facerig_jax.detect.landmarks import LANDMARKS68
 from facerig_jax.fit import residuals as terms
+from facerig_jax.fit.coverage import find_cover, uncover
 from facerig_jax.fit.levenberg_marquardt import levenberg_marquardt
 from facerig_jax.fit.linear_points import dense_landmark_model, landmark68_model
 from facerig_jax.fit.parameters import ALL, GEOMETRY, MOTION, Unknowns, columns, flatten, places, unflatten, view_axes
@@ -51,6 +52,8 @@ def solve_classical(
     x, landmarks = fit_landmarks(head, data, observed, x, hyper, config)
     path = [x.identity[None]]
     if seek is not None:
+        seen = colour_data(head, observed, x, hyper, config, config.blur[0] if config.blur else 1.0)
+        trust = colour_trust(seen.data.brightness, hyper)[:, None]
 
         def look(x, _, detected=data):
             points = seek(x, detected)
@@ -116,7 +119,7 @@ def landmark_data(
     model, detected, weight = _landmarks(head, observed, config)
     n_points = weight.shape[1]
     habits = head.dense_calibration if config.landmarks == "dense" else None
-    return terms.LandmarkData(
+    data = terms.LandmarkData(
         model=model,
         detected=detected[..., :2],
         weight=weight,
@@ -124,6 +127,7 @@ def landmark_data(
         common=common * (jnp.zeros((1, n_points, 2), weight.dtype) if habits is None else habits.common),
         unit_mm=head.unit_mm,
     )
+    return data if observed.coverage is None else uncover(data, observed.coverage)
 
 
 def fit_landmarks(
@@ -146,7 +150,9 @@ def fit_colours(
     """All unknowns on points, colours and priors."""
     colours = colour_data(head, observed, x, hyper, config, blur)
     level = light_level(colours)
-    x = x.replace(light=fit_light(x, colours.data, sample_weight(head, observed, x, colours, hyper), level))
+    trust = colour_trust(colours.data.brightness, hyper)[:, None, None]
+    seen = sample_weight(head, observed, x, colours, hyper) / trust  # a dark view has a light like any other
+    x = x.replace(light=fit_light(x, colours.data, seen, level))
     energy = fit_energy(head, observed, x, level, hyper, (landmarks,), colours)
     return _minimise(energy, x, hyper.damping, config.photometric_steps)
 

@@ -12,6 +12,9 @@ from facerig_jax.detect import landmarks68_from_dense
 from facerig_jax.detect.landmarks import LANDMARKS68
 from facerig_jax.geometry.camera import project, to_image
 from facerig_jax.geometry.crop import to_crop
+from facerig_jax.geometry.light import sh_basis, shade
+from facerig_jax.geometry.mesh import vertex_normals
+from facerig_jax.geometry.rotation import euler_to_matrix, rotate
 from facerig_jax.head.model import landmark_positions
 from facerig_jax.inorig.energies import Posed, dense_landmarks
 from facerig_jax.numerics import masked_mean
@@ -79,6 +82,16 @@ def _reprojection(head: HeadModel, rig: Rig, views: Views, crop_size: int) -> tu
     trusted = landmark_positions(head.landmarks_dense, seen)[:, order, 0] > 0.5
     trusted = trusted & (head.landmarks_dense.weight[order] > 0)[None]
     return posed, error(dense, trusted), plain_error
+
+
+def face_brightness(head: HeadModel, rig: Rig, views: Views) -> jax.Array:
+    """(V,) mean linear RGB of the fitted face in each view, from its light and the rig's albedo."""
+    vertices, albedo = apply_rig(rig, views.expression)
+    turn = jax.vmap(euler_to_matrix)(views.pose[:, :3])
+    normals = jax.vmap(rotate)(turn, vertex_normals(vertices, head.faces))
+    colour = jnp.mean(albedo * shade(sh_basis(normals), views.light), -1)
+    facing = jnp.maximum(normals[..., 2], 0) * jnp.asarray(head.face_mask)[None]
+    return masked_mean(colour, facing, axis=-1)
 
 
 def place(rig: Rig, views: Views) -> Posed:
