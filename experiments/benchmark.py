@@ -18,19 +18,18 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from facerig_jax.config import PRESETS, EnergyWeights, LearnedConfig
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.head import load_head
+from facerig_jax.inorig.config import PRESETS, EnergyWeights, InorigConfig
 from facerig_jax.inorig.energies import Observed, landmark_weights
-from facerig_jax.inorig.stages import solve_learned
-from facerig_jax.inorig.state import FirstGuess
-from facerig_jax.networks.model import init_params
+from facerig_jax.inorig.stages import solve_stages
 from facerig_jax.raster.rasterize import RASTERIZERS, image_to_clip, interpolate, rasterize, triangle_ids
 from facerig_jax.raster.visibility import visible
 from facerig_jax.training.loop import make_batch, make_examples
 from facerig_jax.training.objective import make_teacher
 from facerig_jax.training.sources import make_sources
 from facerig_jax.training.train_step import init_state, make_mesh, make_update, replicated
+from facerig_jax.weights import init_params
 
 # What a function may need beside its inputs and outputs, bytes; a larger one is compiled but not run.
 MAX_TEMPORARY = 10e9
@@ -158,16 +157,16 @@ def presets() -> Iterator[Row | str]:
 def learned_fit(preset: str, views: int = 4):
     """The learned solver as a function, and its inputs: untrained weights, the embedded head, views of noise."""
     config = PRESETS[preset]
-    first = None if config.networks.pose_blocks else FirstGuess(jnp.zeros((views, 6)))
+    pose = None if config.networks.pose_blocks else jnp.zeros((views, 6))
 
     def forward(params, head, observed):
-        return solve_learned(params, head, observed, EnergyWeights(), config, first=first)
+        return solve_stages(params, head, observed, EnergyWeights(), config, pose=pose)
 
     head = jax.tree.map(jnp.asarray, load_head())
     return forward, init_params(jax.random.key(0), config), head, noise_views(config, head, views)
 
 
-def noise_views(config: LearnedConfig, head, count: int) -> Observed:
+def noise_views(config: InorigConfig, head, count: int) -> Observed:
     """Views of noise, with landmarks at random: the work does not depend on what is seen."""
     size, rng = config.networks.image_size, np.random.default_rng(0)
     photo = jnp.asarray(rng.uniform(size=(count, size, size, 3)), jnp.float32)

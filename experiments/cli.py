@@ -6,9 +6,13 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+# Seconds after which a phase that may be slow says so.
+SLOW = 3.0
 
 
 class UserError(Exception):
@@ -129,10 +133,17 @@ class Phases:
         self.say = say
 
     @contextlib.contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """A context: `with phases("read"): ...`."""
+    def __call__(self, name: str, slow: str = "") -> Iterator[None]:
+        """A context: `with phases("read"): ...`; says `slow` where it takes longer than SLOW seconds, while it does."""
         start = time.perf_counter()
-        yield
+        timer = threading.Timer(SLOW, self.say, [slow])
+        timer.daemon = True
+        if slow:
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
         taken = time.perf_counter() - start
         self.seconds[name] = self.seconds.get(name, 0.0) + taken
         self.say(f"{taken:6.1f} s  {name}")

@@ -27,11 +27,11 @@ from absl import flags
 
 from experiments import cli
 from experiments.candidates import choose_photos, read_inputs
-from facerig_jax.api import SOLVERS, fit_rig, load
+from facerig_jax.api import fit_rig, load
 from facerig_jax.data.photos import pad_to_bucket
 from facerig_jax.detect.landmarks import LANDMARKS68
 from facerig_jax.evaluate import compare, tuned
-from facerig_jax.evaluate.side_by_side import side_by_side
+from facerig_jax.evaluate.side_by_side import SOLVERS, side_by_side
 from facerig_jax.fit.reprojection import dense_points
 from facerig_jax.geometry.crop import to_crop
 
@@ -39,7 +39,7 @@ TABLES = ("methods", "ablation", "tune", "subjects", "photos", "real")
 _WHAT = flags.DEFINE_enum("what", "methods", TABLES, "Which table.")
 _IMAGES = flags.DEFINE_string("images", "docs/photos", "Folder of photos of one person; with --what=real also a video.")
 _CSV = flags.DEFINE_string("csv", None, "Also write the rows to this file.")
-_SOLVER = flags.DEFINE_enum("solver", "classical", SOLVERS, "Whose fit --what=photos measures.")
+_SOLVER = flags.DEFINE_enum("solver", "default", list(SOLVERS), "Whose fit --what=photos measures.")
 # Of the other tables; read in facerig_jax.evaluate.compare and samples.
 flags.DEFINE_integer("count", 50, "Synthetic subjects.", lower_bound=1)
 flags.DEFINE_string("subjects", None, "Folder of subject folders.")
@@ -115,7 +115,7 @@ def photos():
     inner = np.intersect1d(LANDMARKS68[17:], trusted)
     kept = np.ones(len(head.landmarks_dense.weight), np.float32)
     kept[held_out] = 0
-    fit = functools.partial(fit_rig, images, params, head, solver=_SOLVER.value, image_size=sizes)
+    fit = functools.partial(fit_rig, images, params, head, config=SOLVERS[_SOLVER.value], image_size=sizes)
     every, rest = fit(), fit(landmark_weight=kept)
     for view, photo in enumerate(shown):
         yield {

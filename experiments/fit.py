@@ -22,16 +22,16 @@ from absl import flags
 
 from experiments import cli
 from experiments.candidates import choose_photos, read_inputs
-from facerig_jax.api import LEARNED, SOLVERS, fit_rig, load, solver_settings
+from facerig_jax.api import LEARNED, SOLVERS, fit_rig, load, settings
 from facerig_jax.checks import check_choice
-from facerig_jax.config import PRESETS, as_arrays
+from facerig_jax.config import CLASSICAL, as_arrays
 from facerig_jax.data.photos import Inputs, pad_to_bucket, pad_views
 from facerig_jax.export.glb import DETAILS
 from facerig_jax.fit.reprojection import face_brightness, reprojection
-from facerig_jax.fit.status import OK, POOR_FIT, describe
+from facerig_jax.fit.status import USED, Status, describe
 from facerig_jax.geometry.crop import to_photo
+from facerig_jax.inorig.config import PRESETS
 from facerig_jax.io.folder import check_folder, whole_folder
-from facerig_jax.networks.weights import read_weights
 from facerig_jax.programs import Kept
 from facerig_jax.report.energies import stalled
 from facerig_jax.report.fit_files import Result, write_meshes, write_page, write_pictures, write_record
@@ -39,16 +39,21 @@ from facerig_jax.report.notes import cover_notes, dark_notes
 from facerig_jax.report.steps import fit_steps
 from facerig_jax.report.views import rig_pictures, view_pictures
 from facerig_jax.texture import unwrap_texture
+from facerig_jax.weights import read_weights
 
 REFINE = "--refine is deprecated and does nothing: the steps it added gained nothing that could be measured."
 UNTRAINED = "The networks have random weights (--allow_untrained): what follows is not a likeness."
 
 _IMAGES = flags.DEFINE_string("images", None, "Folder, pattern ('DIR/*.jpg'), photo or video of one person.")
 _OUT = flags.DEFINE_string("out", None, "Folder to write; the files of an earlier fit in it are replaced.")
-_SOLVER = flags.DEFINE_string("solver", "learned", f"Solver: {', '.join(SOLVERS)}.")
-_PRESET = flags.DEFINE_string("preset", "trained", f"Networks of --solver=learned: {', '.join(LEARNED)}.")
-_UNTRAINED = flags.DEFINE_bool("allow_untrained", False, "Run --solver=learned on random weights: not a likeness.")
-_WEIGHTS = flags.DEFINE_string("weights", None, "Weights of --solver=learned, written by experiments.train (.npz).")
+_SOLVER = flags.DEFINE_string("solver", "learned", "learned, or classical: without networks.")
+_PRESET = flags.DEFINE_string(
+    "preset", "trained", f"Weights: trained, or of the published method's sizes, untrained: {', '.join(PRESETS)}."
+)
+_UNTRAINED = flags.DEFINE_bool("allow_untrained", False, "Run the published method on random weights: not a likeness.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", None, "Weights written by experiments.train (.npz) instead of those that ship."
+)
 _REFINE = flags.DEFINE_integer("refine", 0, "Deprecated, does nothing.", lower_bound=0)
 _MAX_PHOTOS = flags.DEFINE_integer("max_photos", 8, "Photos or frames to fit, 1 to 8; of more, the best are chosen.")
 _REPORT = flags.DEFINE_bool("report", True, "Draw pictures too: overlays, gallery.png and report.html.")
@@ -152,10 +157,10 @@ def make_batch(photos) -> Batch:
 
 
 def fit_settings():
-    """Static and traced settings of the chosen solver."""
-    config = PRESETS.get(_PRESET.value) if _SOLVER.value == "learned" else None
-    config = given_weights()[1] if _WEIGHTS.value else config
-    return solver_settings(_SOLVER.value, config, None)
+    """Static and traced settings that the flags ask for."""
+    if _SOLVER.value == "classical":
+        return settings(CLASSICAL, None)
+    return settings(given_weights()[1] if _WEIGHTS.value else PRESETS.get(_PRESET.value), None)
 
 
 @functools.cache
@@ -167,19 +172,18 @@ def given_weights():
 def run_fit(params, head, batch: Batch, phases, pool: ThreadPoolExecutor):
     """The fit, compiled and run apart, with its texture and reprojection to come; weights and head are arguments."""
     config, hyper = fit_settings()
-    named = {"view_mask": batch.mask, "image_size": batch.sizes, "hyper": as_arrays(hyper)}
-    named |= {"solver": _SOLVER.value, "config": config}
-    with phases("fit, compile"):
+    named = {"view_mask": batch.mask, "image_size": batch.sizes, "hyper": as_arrays(hyper), "config": config}
+    count = len(batch.mask)
+    slow = f"Compiling the fit for {count} photo{'s' * (count > 1)}, which is kept for the next time ..."
+    with phases("fit, compile", slow):
         program = Kept(fit_rig, ("solver", "config")).compiled(batch.images, params, head, **named)
     with phases("fit, run"):
         fit = program(batch.images, params, head, **named)
         # While the fit is running, threads load what comes next.
         pool.submit(importlib.import_module, "pygltflib")
-        placed = pool.submit(reprojection, head, fit.rig, fit.views, config.crop_size)
-        texture = pool.submit(
-            functools.partial(unwrap_texture, crop_size=config.crop_size, cover=fit.cover),
-            *(head, fit.rig, fit.views, batch.images, batch.sizes),
-        )
+        placed = pool.submit(reprojection, head, fit.rig, fit.views)
+        seen = (head, fit.rig, fit.views, batch.images, batch.sizes)
+        texture = pool.submit(unwrap_texture, *seen, cover=fit.cover)
         return jax.block_until_ready(fit), texture, placed
 
 
@@ -188,12 +192,12 @@ def check_views(fit, files) -> list[str]:
     problems = {
         file: describe(status)
         for file, status in zip(files, np.asarray(fit.views.status), strict=False)
-        if status not in (OK, POOR_FIT)
+        if status not in USED
     }
     if len(problems) == len(files):
         reasons = "; ".join(f"{file}: {reason}" for file, reason in problems.items())
         raise cli.UserError(f"No usable face, so nothing was written ({reasons}).")
-    if int(fit.status) != OK:
+    if int(fit.status) != Status.OK:
         raise cli.UserError(f"The fit failed ({describe(fit.status)}), so nothing was written.")
     words = {"no face found": "No face found in {file}; the fit goes on with the others."}
     return tell([words.get(why, "{file}: " + why + "; left out.").format(file=file) for file, why in problems.items()])
@@ -208,14 +212,12 @@ def describe_colours(head, fit, files) -> list[str]:
 
 def draw(head, fit, texture: Future, placed: Future, batch: Batch, photos, files) -> Result:
     """Pictures and posed meshes of the real views (the padding ends here)."""
-    config, _ = fit_settings()
-    crop_size = config.crop_size
-    used = [int(status) in (OK, POOR_FIT) for status in np.asarray(fit.views.status)]
+    used = [int(status) in USED for status in np.asarray(fit.views.status)]
     names, count = [photo.name for photo in photos], len(photos)
     pictures, frames, expressions, steps = [None] * count, None, {}, None
     if _REPORT.value:
-        pictures = view_pictures(head, fit.rig, fit.views, batch.images, used, crop_size=crop_size)
-        steps = fit_steps(head, fit, batch.images, names, used, crop_size)
+        pictures = view_pictures(head, fit.rig, fit.views, batch.images, used)
+        steps = fit_steps(head, fit, batch.images, names, used)
     placed = placed.result()
     vertices = to_photo(placed.vertices, fit.views.crop)
     texture = texture.result()

@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from facerig_jax.config import PAPER, EnergyWeights, LearnedConfig
 from facerig_jax.head import load_published_form
+from facerig_jax.inorig.config import PAPER, EnergyWeights, InorigConfig
 from facerig_jax.inorig.energies import Observed
 from facerig_jax.inorig.import_published import import_published
-from facerig_jax.inorig.stages import solve_learned
-from facerig_jax.networks.model import feature_maps, normalize_images, regress_pose
+from facerig_jax.inorig.params import feature_maps, normalize_images, regress_pose
+from facerig_jax.inorig.stages import solve_stages
 from facerig_jax.raster.uv import UVTable, uv_table
 from facerig_jax.types import HeadModel
 
@@ -70,9 +70,9 @@ def compute(params: dict, head: HeadModel, observed: Observed, stages: int = 3) 
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def solve(params: dict, head: HeadModel, observed: Observed, config: LearnedConfig = PAPER) -> dict:
+def solve(params: dict, head: HeadModel, observed: Observed, config: InorigConfig = PAPER) -> dict:
     """The trace of the learned solver that sees every vertex."""
-    return solve_learned(params, head, observed, EnergyWeights(), config, see=see_all)[1]
+    return solve_stages(params, head, observed, EnergyWeights(), config, see=see_all)[1]
 
 
 def see_all(vertices_img: jax.Array, faces: jax.Array, size: int) -> jax.Array:

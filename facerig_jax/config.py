@@ -8,45 +8,71 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from facerig_jax.checks import check_choice
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowConfig:
+    """The network that sees where each point of the face is in the photos (networks/flow.py, fit/correspondences.py).
+
+    uv_size: side of the maps that it sees, texels; a multiple of 2 ** len(widths).
+    widths:  its channels, fine to coarse.
+    place:   learned channels that tell it which texel is which.
+    passes:  how often it looks, each time from the fit to what it saw before.
+    points:  face vertices that are compared (every n-th one).
+    """
+
+    uv_size: int = 96
+    widths: tuple[int, ...] = (32, 64, 96, 128)
+    place: int = 16
+    passes: int = 5
+    points: int = 500
+
 
 @dataclasses.dataclass(frozen=True)
 class FitConfig:
-    """Static settings of the classical solver.
+    """Static settings of a fit: the default is what ships, `CLASSICAL` does without networks.
 
+    flow:              the network that takes the detector's place once its landmarks are fitted; None = no network.
     crop_size:         side in pixels of the square face crop that the solver works on.
-    crop_margin:       side of the crop over the larger side of the landmarks' box.
     landmarks:         'dense' (the detector's points that the head trusts) or '68' (the iBUG points that do not slide
-                       along the contour: 6-10 and 17-67); a head without dense points is always fitted with '68'.
-    landmark_steps:    Levenberg-Marquardt steps on landmarks alone, before the photometric stages.
-    expression_steps:  steps on pose and expression alone, after them.
-    blur:              Gaussian blur of the crops in pixels, one photometric stage each, coarse to fine; () stops after
-                       the landmarks.
-    photometric_steps: steps on landmarks and colours in each of these stages.
-    max_points:        face-region vertices used by the photometric energy (every n-th one).
+                       along the contour: 6-10 and 17-67), which alone serves a head without dense points.
+    landmark_steps:    Levenberg-Marquardt steps on points alone: on the landmarks, and after each look of the network.
+    photometric_steps: steps on points and colours at each blur of `Hyper.blur`; 0 stops after the points.
+    expression_steps:  steps on every view's pose and expression alone, after them.
+    max_points:        face-region vertices whose colours are compared (every n-th one).
     """
 
+    flow: FlowConfig | None = FlowConfig()
     crop_size: int = 256
-    crop_margin: float = 1.35
     landmarks: str = "dense"
-    landmark_steps: int = 8
-    expression_steps: int = 5
-    blur: tuple[float, ...] = (4.0, 1.5)
-    photometric_steps: int = 5
+    landmark_steps: int = 3
+    photometric_steps: int = 4
+    expression_steps: int = 3
     max_points: int = 2000
+
+    def __post_init__(self):
+        check_choice("landmarks", self.landmarks, ("dense", "68"))
 
 
 @struct.dataclass
 class Hyper:
-    """Traced settings: the assumed standard deviations (what a Gauss-Newton step weighs residuals by) and damping.
+    """Traced settings: the assumed standard deviations (what a step weighs residuals by), blur, damping.
+
+    The defaults are those of the default solver; `classical_hyper` gives the classical one's.
 
     landmark_mm:       noise of a detected point: mm on the face, or relative to the measured one where the head is
                        calibrated.
     landmark_common:   noise that points share, relative to the measured one, while the identity is unknown.
-    tracking_common:   the same, once only pose and expression are fitted.
+    flow_noise:        how many times its errors are taken for larger than the flow network says: those of neighbours
+                       are the same error.
+    tracking_common:   as `landmark_common`, once only pose and expression are fitted.
     tracking_noise:    how many times larger than `landmark_mm` says a point's noise is taken to be then.
     expression:        expression weights around 0.
     expression_bound:  how far a weight may leave [0, 1].
     inverse_distance_mean, inverse_distance: prior of 1 / distance in 1 / mm.
+    crop_margin:       side of the crop over the larger side of the landmarks' box.
+    blur:              (B,) px, Gaussian blur of the crops whose colours are compared, coarse to fine.
     colour:            colour noise relative to the view's mean brightness.
     albedo_detail:     per-vertex albedo detail beyond the basis, relative.
     feature_detail:    what brows, lids and lips add to it.
@@ -66,12 +92,15 @@ class Hyper:
 
     landmark_mm: jax.Array | float = 1.0
     landmark_common: jax.Array | float = 1.0
-    tracking_common: jax.Array | float = 0.2
-    tracking_noise: jax.Array | float = 1.0
+    flow_noise: jax.Array | float = 6.0
+    tracking_common: jax.Array | float = 0.06
+    tracking_noise: jax.Array | float = 6.0
     expression: jax.Array | float = 0.15
     expression_bound: jax.Array | float = 0.03
     inverse_distance_mean: jax.Array | float = 1e-3
     inverse_distance: jax.Array | float = 6e-4
+    crop_margin: jax.Array | float = 1.35
+    blur: jax.Array | tuple[float, ...] = (3.0, 0.4)
     colour: jax.Array | float = 0.06
     albedo_detail: jax.Array | float = 0.12
     feature_detail: jax.Array | float = 0.8
@@ -86,198 +115,21 @@ class Hyper:
     shadow_step: jax.Array | float = 0.3
 
 
-def as_arrays(hyper: Hyper, dtype=jnp.float32) -> Hyper:
-    """Turns every number of a Hyper into an array, so that changing it never recompiles."""
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype), hyper)
+# The same optimiser on the detector's landmarks and the colours, without a network.
+CLASSICAL = FitConfig(flow=None, landmark_steps=8, photometric_steps=5, expression_steps=5)
 
 
-@dataclasses.dataclass(frozen=True)
-class NetworkConfig:
-    """Sizes of the networks; the defaults are the published ones (54.7 M parameters).
-
-    image_size:       side of the square crop that the networks see, px; a multiple of 64.
-    widths:           channels of a backbone's first convolution and of its layers 1 to 8.
-    rgb_blocks:       residual blocks in layers 3 to 6 of the backbone behind energy and rig features (DRN-D-38).
-    albedo_blocks:    of the backbone behind albedo features, layers 3 to 5 (DRN-D-22 without its coarsest layers).
-    pose_blocks:      of the pose regressor (DRN-D-22); () = no regressor: the first pose comes from the landmarks.
-    pose_hidden:      width of the regressor's hidden layer.
-    norm:             'batch' (running statistics, frozen) or 'group' in the backbones.
-    features:         channels of every feature pyramid.
-    uv_sizes:         side of the identity and expression maps of each stage, texels; a multiple of 4.
-    albedo_uv_sizes:  of the albedo maps.
-    uv_width:         channels of the identity and expression maps.
-    albedo_width:     of the albedo maps.
-    identity_code, expression_code, albedo_code: lengths of the rig code's three parts.
-    codes:            K, length of a view's expression code.
-    modes:            linear expression modes that the first stage mixes.
-    named_codes:      True: the expression code itself is the weights of the modes (K = modes), the network corrects
-                      them; False: the weights come from the network alone, as published.
-    expression_gain:  largest weight of a mode that the network gives.
-    gate:             width of the per-texel expression networks' hidden layer.
-    albedo_gate:      of the per-texel albedo network's.
-    gate_hidden:      hidden layer that makes the first stage's expression network.
-    step_hidden, albedo_step_hidden: hidden layers of the step-size networks.
-    dtype:            'float32' (the precision of the inputs) or 'bfloat16', for all convolutions.
-    """
-
-    image_size: int = 256
-    widths: tuple[int, ...] = (16, 16, 32, 64, 128, 256, 512, 512, 512)
-    rgb_blocks: tuple[int, ...] = (3, 4, 6, 3)
-    albedo_blocks: tuple[int, ...] = (2, 2, 2)
-    pose_blocks: tuple[int, ...] = (2, 2, 2, 2)
-    pose_hidden: int = 256
-    norm: str = "batch"
-    features: int = 64
-    uv_sizes: tuple[int, ...] = (32, 64, 128)
-    albedo_uv_sizes: tuple[int, ...] = (64, 128, 128)
-    uv_width: int = 32
-    albedo_width: int = 16
-    identity_code: int = 80
-    expression_code: int = 128
-    albedo_code: int = 64
-    codes: int = 8
-    modes: int = 32
-    named_codes: bool = False
-    expression_gain: float = 3.0
-    gate: int = 4
-    albedo_gate: int = 4
-    gate_hidden: int = 512
-    step_hidden: int = 64
-    albedo_step_hidden: int = 8
-    dtype: str = "float32"
+def classical_hyper(**changes) -> Hyper:
+    """The numbers that go with `CLASSICAL`: wider blur, and more trust in the landmarks at the end."""
+    return Hyper(**{"blur": (4.0, 1.5), "tracking_common": 0.2, "tracking_noise": 1.0, **changes})
 
 
-@dataclasses.dataclass(frozen=True)
-class FlowConfig:
-    """The network that tells the classical start where each point of the face is in the photos (networks/flow.py).
-
-    uv_size: side of the maps that it sees, texels; a multiple of 2 ** len(widths).
-    widths:  its channels, fine to coarse.
-    place:   learned channels that tell it which texel is which.
-    passes:  how often it looks, each time from the fit to what it saw before.
-    points:  face vertices that are compared (every n-th one).
-    noise:   how many times its errors are taken for larger than it says: those of neighbours are the same error.
-    tracking_common, tracking_noise: of Hyper, in a fit with this network: what the detector's landmarks count for
-             beside its points and the colours, once only pose and expression are fitted.
-    """
-
-    uv_size: int = 96
-    widths: tuple[int, ...] = (32, 64, 96, 128)
-    place: int = 16
-    passes: int = 5
-    points: int = 500
-    noise: float = 6.0
-    tracking_common: float = 0.06
-    tracking_noise: float = 6.0
+def default_hyper(config: FitConfig) -> Hyper:
+    """The numbers that a fit uses where it is given none."""
+    return classical_hyper() if config.flow is None else Hyper()
 
 
-@dataclasses.dataclass(frozen=True)
-class LearnedConfig:
-    """Static settings of the learned solver; the defaults are the published method (docs/method.md section 7).
-
-    networks:      sizes of the networks.
-    crop_margin:   side of the crop over the larger side of the landmarks' box.
-    start:         settings of the classical solver whose fit the first stage starts from; its crop_size may differ, its
-                   margin not; None = the mean head, as published. It needs named codes.
-    flow:          the network that takes the detector's place in that fit, once the detector's landmarks are fitted;
-                   None = the classical fit as it is.
-    landmarks:     'dense' or '68'; a head without dense points is always fitted with '68'.
-    linear_colour: True: albedo and light in linear RGB; False: in the photos' own values, as published.
-    inverse_distance: 1 / mm, the same for all views; 0 = orthographic, as published.
-    coarse:        work on the head's coarse mesh, where it has one; the rig is decoded for all its vertices.
-    visibility:    'step' looks which vertices are seen at every step, as published; 'stage' once a stage.
-    energies:      which of 'feature', 'landmark', 'photometric' are minimised.
-    geometry_from_colour: True lets the photometric energy move geometry too.
-    update:        'learned' step sizes, or 'fixed' ones (the biases below).
-    dynamic_albedo: whether the last stage's albedo depends on the expression.
-    linear_rig:    True leaves the networks' displacements and albedo out: linear modes alone.
-    stages, steps: how many, at most 3 stages; 0 stages: the start alone, whose rig is linear.
-    step_scale:    per stage, exponent range of the step sizes of identity, pose, expression, expression code, albedo.
-    step_bias:     per stage, their exponents where the network gives 0.
-    detach:        no gradient flows between stages nor through the residual statistics.
-    checkpoint:    recompute the stages' and steps' insides in reverse mode instead of keeping them.
-    """
-
-    networks: NetworkConfig = NetworkConfig()
-    crop_margin: float = 1.35
-    start: FitConfig | None = None
-    flow: FlowConfig | None = None
-    landmarks: str = "68"
-    linear_colour: bool = False
-    inverse_distance: float = 0.0
-    coarse: bool = False
-    visibility: str = "step"
-    energies: tuple[str, ...] = ("feature", "landmark", "photometric")
-    geometry_from_colour: bool = False
-    update: str = "learned"
-    dynamic_albedo: bool = True
-    linear_rig: bool = False
-    stages: int = 3
-    steps: int = 3
-    step_scale: tuple[tuple[float, ...], ...] = ((2, 2, 4, 4, 4), (4, 4, 4, 4, 4), (4, 4, 4, 4, 4))
-    step_bias: tuple[tuple[float, ...], ...] = (
-        (0, -2.5, -3, -2, -2.5),
-        (0, -2.5, -3.5, -2, -2.5),
-        (0, -2.5, -4, -2, -2.5),
-    )
-    detach: bool = True
-    checkpoint: bool = False
-
-    @property
-    def crop_size(self) -> int:
-        """Side in pixels of the crops that the poses of a fit refer to."""
-        return self.networks.image_size if self.stages else self.start.crop_size
-
-
-@struct.dataclass
-class EnergyWeights:
-    """Traced settings of the learned solver: what each energy counts for; the defaults are the published ones.
-
-    light_ridge: regularisation of the light solve, relative to its normal matrix.
-    """
-
-    feature: jax.Array | float = 0.25
-    landmark: jax.Array | float = 0.025
-    photometric: jax.Array | float = 1.0
-    light_ridge: jax.Array | float = 0.0
-
-
-# The published method: for parity with its code and weights.
-PAPER = LearnedConfig()
-
-# For CPUs and for shipping: the same structure, small, in linear RGB, on dense landmarks, with the 52 named codes.
-BASE = LearnedConfig(
-    networks=NetworkConfig(
-        image_size=192,
-        widths=(8, 8, 16, 24, 48, 96, 128, 128, 128),
-        rgb_blocks=(2, 2, 2, 2),
-        albedo_blocks=(1, 1, 1),
-        pose_blocks=(),
-        norm="group",
-        features=16,
-        uv_sizes=(16, 32, 64),
-        albedo_uv_sizes=(16, 32, 64),
-        uv_width=16,
-        albedo_width=8,
-        identity_code=100,
-        expression_code=64,
-        albedo_code=48,
-        codes=52,
-        modes=52,
-        named_codes=True,
-        expression_gain=0.5,
-        gate=2,
-        albedo_gate=2,
-        gate_hidden=96,
-        step_hidden=32,
-    ),
-    landmarks="dense",
-    linear_colour=True,
-    inverse_distance=1e-3,
-    coarse=True,
-    visibility="stage",
-    step_scale=((2, 2, 2, 2, 2),) * 3,
-    step_bias=((1, -2, -1, -1, 0),) * 3,
-)
-
-PRESETS = {"base": BASE, "paper": PAPER}
+def as_arrays(hyper, dtype=jnp.float32):
+    """Turns every number of traced settings into an array, so that changing it never recompiles."""
+    blur = {"blur": jnp.asarray(hyper.blur, dtype).reshape(-1)} if isinstance(hyper, Hyper) else {}
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), hyper.replace(**blur))

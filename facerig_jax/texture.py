@@ -17,11 +17,11 @@ import numpy as np
 from flax import struct
 
 from facerig_jax.checks import check_shape
-from facerig_jax.config import FitConfig, Hyper
-from facerig_jax.fit import status as codes
+from facerig_jax.config import Hyper
 from facerig_jax.fit.photometric import colour_trust
 from facerig_jax.fit.reprojection import face_brightness
-from facerig_jax.geometry.camera import project, to_image
+from facerig_jax.fit.status import Status
+from facerig_jax.geometry.camera import project_to_image
 from facerig_jax.geometry.crop import inside_photo, to_photo
 from facerig_jax.geometry.light import sh_basis, shade
 from facerig_jax.geometry.mesh import vertex_normals
@@ -33,7 +33,7 @@ from facerig_jax.raster.render import linear_to_srgb8
 from facerig_jax.raster.uv import UVTable, uv_table, uv_to_vertex, vertex_to_uv
 from facerig_jax.raster.visibility import BACKGROUND_DEPTH, depth_map
 from facerig_jax.rig.apply import apply_rig
-from facerig_jax.rig.frozen import rest_albedo
+from facerig_jax.rig.neural import rest_albedo
 from facerig_jax.types import Crop, HeadModel, Rig, Views
 
 # Cosines between which a surface goes from not used to fully used.
@@ -80,7 +80,6 @@ def unwrap_texture(
     photos,
     sizes,
     size: int = 1024,
-    crop_size: int = FitConfig().crop_size,
     cover=None,
 ) -> np.ndarray:
     """Albedo texture of a fitted person.
@@ -92,7 +91,6 @@ def unwrap_texture(
       photos: (V, H, W, 3) uint8 sRGB, the padded photos of the fit.
       sizes: (V, 2) height and width of each photo within its padding.
       size: S, texels per side.
-      crop_size: side of the crop that the views' poses refer to, px.
       cover: Cover of the fit: what is covered has the rig's albedo; None = nothing is.
 
     Returns:
@@ -111,7 +109,7 @@ def unwrap_texture(
     if size < 64 or size % 64:
         raise ValueError(f"size: expected a multiple of 64 texels, got {size}.")
     hidden = jnp.zeros(head.mean.shape[0]) if cover is None else jnp.asarray(cover.vertices)
-    return np.asarray(_unwrap(head, rig, views, jnp.asarray(photos), jnp.asarray(sizes), hidden, size, crop_size)[0])
+    return np.asarray(_unwrap(head, rig, views, jnp.asarray(photos), jnp.asarray(sizes), hidden, size)[0])
 
 
 def albedo_texture(head: HeadModel, rig: Rig, size: int = 512) -> np.ndarray:
@@ -131,8 +129,8 @@ def _albedo_texture(head: HeadModel, rig: Rig, size: int) -> jax.Array:
     return linear_to_srgb8(_fill(vertex_to_uv(rest_albedo(rig), table), table.covered.astype(jnp.float32)))
 
 
-@kept("size", "crop_size")
-def _unwrap(head: HeadModel, rig: Rig, views: Views, photos, sizes, hidden, size: int, crop_size: int):
+@kept("size")
+def _unwrap(head: HeadModel, rig: Rig, views: Views, photos, sizes, hidden, size: int):
     """Texture (S, S, 3) uint8 and how much of each texel's colour was seen (S, S) in [0, 1]."""
     with jax.named_scope("chart"):
         table = uv_table(_texel_uv(head.uv, size), head.faces, size)
@@ -142,7 +140,7 @@ def _unwrap(head: HeadModel, rig: Rig, views: Views, photos, sizes, hidden, size
         features = vertex_to_uv(_features(head), table)[..., 0]
         clear = vertex_to_uv(1 - hidden[:, None], table)[..., 0]
     trust = jnp.exp(-jnp.sum(views.expression**2, -1)) + _TINY
-    trust = trust * jnp.select([views.status == codes.OK, views.status == codes.POOR_FIT], [1.0, POOR_WEIGHT], 0.0)
+    trust = trust * jnp.select([views.status == Status.OK, views.status == Status.POOR_FIT], [1.0, POOR_WEIGHT], 0.0)
     lit = colour_trust(face_brightness(head, rig, views), Hyper())
     stack = _View(
         views.pose, views.inverse_distance, views.expression, views.light, views.crop, photos, sizes, trust, lit
@@ -150,7 +148,7 @@ def _unwrap(head: HeadModel, rig: Rig, views: Views, photos, sizes, hidden, size
 
     def add(total, view):
         def seen(total):
-            colour, weight = _unwrap_view(head, rig, view, table, model, face, features, skin, clear, crop_size)
+            colour, weight = _unwrap_view(head, rig, view, table, model, face, features, skin, clear)
             return _accumulate(total, colour, weight, view.trust)
 
         return jax.lax.cond(view.trust > 0, seen, lambda total: total, total), None
@@ -165,20 +163,21 @@ def _unwrap(head: HeadModel, rig: Rig, views: Views, photos, sizes, hidden, size
         return linear_to_srgb8(_fill(texture, table.covered.astype(jnp.float32))), confidence
 
 
-def _unwrap_view(head, rig, view: _View, table: UVTable, model, face, features, skin, clear, crop_size: int):
+def _unwrap_view(head, rig, view: _View, table: UVTable, model, face, features, skin, clear):
     """Albedo (S, S, 3) seen by one view, at the exposure of the rig's, and weight (S, S) in [0, 1]."""
     verts, _ = apply_rig(rig, view.expression)
-    posed = to_image(project(verts, view.pose, view.inverse_distance), crop_size, crop_size)
+    size = view.crop.size
+    posed = project_to_image(verts, view.pose, view.inverse_distance, size)
     normals = rotate(euler_to_matrix(view.pose[:3]), vertex_normals(verts, head.faces))
     shading = shade(sh_basis(normals), view.light)
     level = masked_mean(shading, head.face_mask[:, None], axis=0)
     shading = jnp.maximum(shading, MIN_SHADING * level[None])
     where = to_photo(posed[:, :2], view.crop)
-    zoomed = (posed - jnp.array([[(crop_size - 1) / 2] * 2 + [0.0]], posed.dtype)) * DEPTH_ZOOM
+    zoomed = (posed - jnp.array([[(size - 1) / 2] * 2 + [0.0]], posed.dtype)) * DEPTH_ZOOM
     columns = [where, zoomed, normals[:, 2:], shading]
     texels = vertex_to_uv(jnp.concatenate(columns, -1), table)
     where, zoomed, facing, shading = jnp.split(texels, (2, 5, 6), -1)
-    seen = _seen(head, posed, zoomed, crop_size) * inside_photo(where, view.photo_size[None]) * skin
+    seen = _seen(head, posed, zoomed, size) * inside_photo(where, view.photo_size[None]) * skin
     low, high = GRAZING
     seen = seen * (facing[..., 0] > low) * (clear > 0.5)
     photo = _soften(srgb_to_linear(view.photo.astype(jnp.float32) / 255), where, seen)
@@ -189,11 +188,11 @@ def _unwrap_view(head, rig, view: _View, table: UVTable, model, face, features, 
     return colour * _relight(colour, model, weight), weight * view.lit
 
 
-def _seen(head, posed, zoomed, crop_size: int) -> jax.Array:
+def _seen(head, posed, zoomed, size: int) -> jax.Array:
     """(S, S) 1 where a texel is visible by the depth-map rule and not beside an edge of something nearer."""
-    side = int(DEPTH_WINDOW * DEPTH_ZOOM * crop_size)
+    side = int(DEPTH_WINDOW * DEPTH_ZOOM * size)
     centre = (side - 1) / 2
-    middle = jnp.array([[(crop_size - 1) / 2] * 2 + [0.0]], posed.dtype)
+    middle = jnp.array([[(size - 1) / 2] * 2 + [0.0]], posed.dtype)
     scaled = (posed - middle) * DEPTH_ZOOM + jnp.array([[centre, centre, 0.0]], posed.dtype)
     depth = depth_map(scaled[None], head.faces, side, side)[0]
     nearest = _pool(depth, EDGE, jax.lax.max, -jnp.inf)

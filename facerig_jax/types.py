@@ -110,6 +110,24 @@ class HeadModel:
 
 
 @struct.dataclass
+class Photos:
+    """Photos of one person as a fit takes them; what is None is filled in by `api.as_photos`.
+
+    images:     (V, H, W, 3) sRGB, uint8 or float in [0, 1].
+    image_size: (V, 2) height and width of each photo inside its padded image; None = all of it.
+    view_mask:  (V,) 0 marks padding; None = all count.
+    landmarks:  (V, 468, 3) photo pixels, z towards the camera; None = the detector finds them.
+    landmark_weight: (V, 468) how much each point counts; None = 1.
+    """
+
+    images: jax.Array
+    image_size: jax.Array | None = None
+    view_mask: jax.Array | None = None
+    landmarks: jax.Array | None = None
+    landmark_weight: jax.Array | None = None
+
+
+@struct.dataclass
 class Detection:
     """What the detector found in one image (leading batch axes allowed on every field).
 
@@ -137,10 +155,12 @@ class Crop:
 
     scale:  () crop pixels per photo pixel.
     offset: (2,) photo position (u, v) of the crop's pixel (0, 0).
+    size:   side of the crop, px; static.
     """
 
     scale: jax.Array
     offset: jax.Array
+    size: int = struct.field(pytree_node=False)
 
 
 @struct.dataclass
@@ -153,7 +173,7 @@ class Views:
     light:            (V, 9, 3) spherical-harmonics coefficients, see geometry.light.
     crop:             Crop from photo to crop pixels.
     landmarks:        (V, 468, 3) detected points, photo pixels.
-    status:           (V,) int32, see fit.status.
+    status:           (V,) int32 Status.
     """
 
     pose: jax.Array
@@ -302,7 +322,7 @@ class Fit:
     rig:    Rig of the person.
     views:  Views, one row per input photo.
     trace:  Trace; of the published method what `inorig.stages.solve_learned` returns.
-    status: () int32 status of the subject, see fit.status.
+    status: () int32 Status of the subject.
     cover:  Cover, or None where a solver does not look for it.
     """
 

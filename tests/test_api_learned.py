@@ -12,11 +12,12 @@ from helpers.tiny import SIZES
 
 import facerig_jax
 from facerig_jax import api
-from facerig_jax.config import BASE, FitConfig
-from facerig_jax.fit import status as codes
+from facerig_jax.config import FitConfig
+from facerig_jax.fit.status import Status
 from facerig_jax.geometry.camera import resized_pose
-from facerig_jax.networks.model import count_parameters, init_params
-from facerig_jax.networks.weights import TRAINED, trained
+from facerig_jax.inorig.config import BASE
+from facerig_jax.networks.tree import count_parameters
+from facerig_jax.weights import TRAINED, init_params, trained
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,8 @@ def test_a_fit_is_finite_and_complete(fitted):
     assert fitted.rig.code_names == head.expression_names
     assert fitted.views.expression.shape == (2, 6)
     assert fitted.trace["steps"]["total"].shape == (3, 2)
-    assert int(fitted.status) == codes.OK
-    assert set(np.asarray(fitted.views.status)) <= {codes.OK, codes.POOR_FIT}
+    assert int(fitted.status) == Status.OK
+    assert set(np.asarray(fitted.views.status)) <= {Status.OK, Status.POOR_FIT}
 
 
 def test_the_frozen_rig_gives_the_meshes_of_the_last_step(fitted):
@@ -73,8 +74,8 @@ def test_new_photos_and_weights_compile_nothing_new(photos, fitted):
 def test_a_photo_without_a_face_is_left_out(photos, fitted):
     images, landmarks = photos
     lost = fit(images, landmarks.at[1].set(jnp.nan))
-    assert list(np.asarray(lost.views.status)) == [int(fitted.views.status[0]), codes.NO_FACE]
-    assert int(lost.status) == codes.OK
+    assert list(np.asarray(lost.views.status)) == [int(fitted.views.status[0]), Status.NO_FACE]
+    assert int(lost.status) == Status.OK
     assert np.isfinite(lost.rig.neutral).all()
 
 
@@ -98,7 +99,7 @@ def test_the_trained_weights_are_small_and_for_the_embedded_head_alone(photos):
 
 
 def test_settings_and_weights_of_another_solver_are_refused_in_words(photos):
-    with pytest.raises(ValueError, match="solver='learned' takes LearnedConfig, got FitConfig"):
+    with pytest.raises(ValueError, match="solver='learned' takes InorigConfig, got FitConfig"):
         fit(*photos, config=facerig_jax.FitConfig())
     with pytest.raises(ValueError, match="solver='learned' takes EnergyWeights, got Hyper"):
         fit(*photos, hyper=facerig_jax.Hyper())

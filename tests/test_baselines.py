@@ -10,7 +10,6 @@ import pytest
 from helpers.subjects import CONFIG as CLASSICAL
 from helpers.tiny import TinySubjects, changed, tiny_head, tiny_params
 
-from facerig_jax.config import EnergyWeights
 from facerig_jax.data.subjects import Traits
 from facerig_jax.detect.landmarks import landmarks68_from_dense
 from facerig_jax.evaluate import methods, report, runs, tuned
@@ -37,7 +36,8 @@ from facerig_jax.evaluate.statistics import (
 )
 from facerig_jax.evaluate.study import Plan, Sample, first_views, photos_of, run_study
 from facerig_jax.head.model import landmark_positions
-from facerig_jax.networks.model import init_params
+from facerig_jax.inorig.config import EnergyWeights
+from facerig_jax.weights import init_params
 
 SOLVER = changed(pose_blocks=())  # first poses from the landmarks
 SMALL = dataclasses.replace(CLASSICAL, landmarks="68", max_points=100)

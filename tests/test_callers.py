@@ -13,7 +13,7 @@ from PIL import Image
 
 import facerig_jax
 from facerig_jax.checks import check_images
-from facerig_jax.fit import status as codes
+from facerig_jax.fit.status import Status
 from facerig_jax.io.arrays import read_arrays
 from facerig_jax.io.files import InputError
 
@@ -138,7 +138,7 @@ def test_weights_and_head_in_each_others_place_are_refused(arguments, words):
 
 
 def test_describe_takes_the_status_of_every_view():
-    status = jnp.array([codes.OK, codes.PADDING])
+    status = jnp.array([Status.OK, Status.PADDING])
     assert facerig_jax.describe(status) == ["ok", "padding, not a photo"]
     assert facerig_jax.describe(status[None]) == [["ok", "padding, not a photo"]]
     assert facerig_jax.describe(np.int32(1)) == facerig_jax.describe(1) == "no face found"

@@ -29,8 +29,6 @@ from facerig_jax.geometry.camera import normalized_to_pose, project, to_image
 from facerig_jax.head.coarse import thin
 from facerig_jax.head.model import landmark_positions, vertices
 from facerig_jax.io.files import InputError
-from facerig_jax.networks.model import check_params, init_params
-from facerig_jax.networks.weights import TRAINED, trained
 from facerig_jax.numerics import linear_to_srgb
 from facerig_jax.training.config import DataConfig, TrainConfig
 from facerig_jax.training.examples import Examples
@@ -43,6 +41,7 @@ from facerig_jax.training.objective import (
     prepared_models,
 )
 from facerig_jax.training.train_step import init_state, make_mesh, make_update
+from facerig_jax.weights import TRAINED, check_params, init_params, trained
 
 FLOW = FlowConfig(uv_size=32, widths=(8, 8), place=4, passes=2, points=60)
 START = FitConfig(crop_size=SIZE, blur=(), landmark_steps=3)

@@ -15,7 +15,7 @@ from vtkmodules.vtkIOGeometry import vtkGLTFReader
 
 from facerig_jax.export import export_rig, glb
 from facerig_jax.rig.apply import apply_rig
-from facerig_jax.rig.frozen import linearize
+from facerig_jax.rig.neural import linearize
 
 FOLDER = Path(__file__).parent
 LIMITS = {"full": 10_000_000, "coarse": 3_000_000}

@@ -10,15 +10,16 @@ import pytest
 from helpers import tiny
 
 from experiments.goldens import see_all
-from facerig_jax.config import EnergyWeights
 from facerig_jax.geometry.camera import to_image
 from facerig_jax.head.coarse import thin
+from facerig_jax.inorig.config import EnergyWeights
 from facerig_jax.inorig.energies import measure
+from facerig_jax.inorig.freeze import freeze
 from facerig_jax.inorig.stages import begin, place, run_stage, solve_learned, step_exponents
-from facerig_jax.networks.model import check_params
 from facerig_jax.numerics import srgb_to_linear
 from facerig_jax.raster.visibility import visible
-from facerig_jax.rig.frozen import freeze, neural_mesh
+from facerig_jax.rig.neural import neural_mesh
+from facerig_jax.weights import check_params
 
 # The dome is too flat to tell all of the light in float32.
 WEIGHTS = EnergyWeights(light_ridge=1e-3)

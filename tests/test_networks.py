@@ -10,22 +10,20 @@ from helpers import tiny
 from helpers.dome import recipe
 from jax.test_util import check_grads
 
-from facerig_jax.config import BASE, PAPER
+from facerig_jax.inorig.config import BASE, PAPER
 from facerig_jax.inorig.import_published import UNUSED, import_published, published_key
-from facerig_jax.networks import layers
-from facerig_jax.networks.model import (
-    apply,
-    check_params,
+from facerig_jax.inorig.params import (
     check_sizes,
-    count_parameters,
     feature_maps,
     image_modules,
-    init_params,
     normalize_images,
     parameter_shapes,
     stage_modules,
 )
-from facerig_jax.networks.rig_parts import ViewEncoder
+from facerig_jax.inorig.rig_parts import ViewEncoder
+from facerig_jax.networks import layers
+from facerig_jax.networks.tree import apply, count_parameters
+from facerig_jax.weights import check_params, init_params
 
 
 def by_path(tree) -> dict:

@@ -18,7 +18,7 @@ from facerig_jax.report import page as report
 from facerig_jax.report.pictures import COLOUR_TABLE
 from facerig_jax.report.views import expression_codes, rig_pictures, view_pictures
 from facerig_jax.rig.apply import apply_rig
-from facerig_jax.rig.frozen import blendshape_weights, linearize, rest_albedo
+from facerig_jax.rig.neural import blendshape_weights, linearize, rest_albedo
 from facerig_jax.texture import unwrap_texture
 from facerig_jax.types import Crop, Descent, Fit, Rig, Trace, Views
 

@@ -10,7 +10,7 @@ import pytest
 from helpers.dome import DATA, face_model, recipe
 
 from experiments.goldens import compare, compute, make_problem, relative_error, solve, stages_behind
-from facerig_jax.config import PAPER
+from facerig_jax.inorig.config import PAPER
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = DATA / "golden_v2.npz"

@@ -12,20 +12,19 @@ from jax.test_util import check_grads
 import facerig_jax
 from facerig_jax.head.coarse import thin
 from facerig_jax.head.model import landmark_positions, vertices
-from facerig_jax.inorig.decode import (
-    IDENTITY_MM,
-    RigCode,
+from facerig_jax.inorig.decode import IDENTITY_MM, RigCode, decode, first_rig
+from facerig_jax.inorig.freeze import freeze
+from facerig_jax.inorig.rig_parts import WEIGHT_RANGE
+from facerig_jax.inorig.space import RigSpace
+from facerig_jax.rig.neural import (
     blend_albedo,
-    decode,
     displace,
-    first_rig,
+    linearize,
     mode_weights,
+    neural_mesh,
     shade_albedo,
     texel_networks,
 )
-from facerig_jax.inorig.space import RigSpace
-from facerig_jax.networks.rig_parts import WEIGHT_RANGE
-from facerig_jax.rig.frozen import freeze, linearize, neural_mesh
 from facerig_jax.types import RigWeights
 
 SIZES = tiny.SIZES

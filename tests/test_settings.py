@@ -5,13 +5,13 @@ import json
 
 import pytest
 
-from facerig_jax.config import BASE, PAPER, LearnedConfig
+from facerig_jax.inorig.config import BASE, PAPER, InorigConfig
 from facerig_jax.io.serialize import from_plain, to_plain, with_overrides
 
 
 @pytest.mark.parametrize("config", [BASE, PAPER])
 def test_settings_survive_json(config):
-    assert from_plain(LearnedConfig, json.loads(json.dumps(to_plain(config)))) == config
+    assert from_plain(InorigConfig, json.loads(json.dumps(to_plain(config)))) == config
 
 
 def test_overrides_change_nested_fields_and_keep_types():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from facerig_jax import texture as module
-from facerig_jax.fit import status as codes
+from facerig_jax.fit.status import Status
 from facerig_jax.geometry.light import ambient_light, sh_basis, solve_light
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.geometry.rotation import euler_to_matrix, rotate
@@ -97,7 +97,7 @@ def paint_ground(head, rig, views, images, number):
 
 def test_views_that_failed_and_padding_change_nothing(head):
     images, rig, views, _, _ = person(head, 0)
-    status = jnp.array([codes.OK, codes.NO_FACE, codes.PADDING])
+    status = jnp.array([Status.OK, Status.NO_FACE, Status.PADDING])
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, images.shape, np.uint8)
     noise[0] = images[0]
@@ -108,7 +108,7 @@ def test_views_that_failed_and_padding_change_nothing(head):
 
 def test_no_view_at_all_gives_the_rigs_albedo(head):
     images, rig, views, _, _ = person(head, 0)
-    texture = unwrap(head, rig, views.replace(status=jnp.full(VIEWS, codes.NO_FACE)), images)
+    texture = unwrap(head, rig, views.replace(status=jnp.full(VIEWS, Status.NO_FACE)), images)
     want = module.albedo_texture(head, rig, SIZE)
     assert np.abs(texture.astype(int) - want).max() <= 1
 

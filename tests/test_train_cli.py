@@ -11,10 +11,9 @@ from jax.flatten_util import ravel_pytree
 
 from experiments import cli, train
 from facerig_jax.io.serialize import to_plain
-from facerig_jax.networks.model import init_params
-from facerig_jax.networks.weights import read_weights
 from facerig_jax.training.config import TrainConfig
 from facerig_jax.training.workdir import read_metrics
+from facerig_jax.weights import init_params, read_weights
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "experiments" / "configs").glob("[!_]*.py"))

@@ -21,7 +21,6 @@ from helpers import tiny
 
 from experiments import cli
 from experiments.train import prepare
-from facerig_jax.networks.weights import TRAINED, read_weights, trained, write_weights
 from facerig_jax.synthetic.presets import SubjectConfig
 from facerig_jax.training.checkpoints import Checkpoints, digest
 from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
@@ -31,6 +30,7 @@ from facerig_jax.training.objective import make_teacher
 from facerig_jax.training.sources import FirstOf, InTurn, make_sources
 from facerig_jax.training.train_step import init_state, make_mesh, make_update, to_tree, to_vector
 from facerig_jax.training.workdir import METRICS, open_workdir, read_metrics
+from facerig_jax.weights import TRAINED, read_weights, trained, write_weights
 
 # Of a damaged checkpoint Orbax reads the other arrays on while its event loop closes; tensorstore then reports, or not,
 # a RuntimeError that nobody can catch.

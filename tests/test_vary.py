@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from facerig_jax.networks.model import N_FLOW
+from facerig_jax.networks.flow import N_FLOW
 from facerig_jax.training.objective import FlowExample
 from facerig_jax.training.vary import DEVIATION, HIDE, INSIDE, MEAN, NORMAL, RESIDUAL, SEEN, mirror, vary
 

@@ -21,7 +21,7 @@ import sys
 import jax, numpy as np
 from jax._src import source_info_util
 import facerig_jax
-from facerig_jax.config import PRESETS
+from facerig_jax.inorig.config import PRESETS
 
 def double(variables):
     return any(getattr(v.aval, "dtype", None) == np.float64 and not v.aval.weak_type for v in variables)

@@ -9,7 +9,7 @@ is over learning rates, one numbered folder each.
 
 import dataclasses
 
-from facerig_jax.config import BASE
+from facerig_jax.inorig.config import BASE
 from facerig_jax.synthetic.subject import TRAIN
 from facerig_jax.training.config import DataConfig, LossWeights, OptimizerConfig, TrainConfig
 

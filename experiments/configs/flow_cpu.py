@@ -16,7 +16,8 @@ that network's passes but the last:
 
 import dataclasses
 
-from facerig_jax.config import BASE, FitConfig, FlowConfig
+from facerig_jax.config import FitConfig, FlowConfig
+from facerig_jax.inorig.config import BASE
 from facerig_jax.synthetic.subject import HARD, TRAIN
 from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
 

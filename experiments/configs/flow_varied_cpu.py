@@ -26,7 +26,8 @@ before knew of the basis' own people, and most of what this one learnt.
 
 import dataclasses
 
-from facerig_jax.config import BASE, FitConfig, FlowConfig
+from facerig_jax.config import FitConfig, FlowConfig
+from facerig_jax.inorig.config import BASE
 from facerig_jax.synthetic.subject import HARD_VARIED, TRAIN_VARIED
 from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
 

@@ -7,7 +7,7 @@ Its weights are where experiments/configs/paper.py starts from. Has not been run
 
 import dataclasses
 
-from facerig_jax.config import PAPER
+from facerig_jax.inorig.config import PAPER
 from facerig_jax.synthetic.subject import TRAIN
 from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
 

@@ -8,7 +8,7 @@ under 3 minutes, most of it compiling; the loss falls. The weights are of no use
 
 import dataclasses
 
-from facerig_jax.config import BASE
+from facerig_jax.inorig.config import BASE
 from facerig_jax.synthetic.subject import TRAIN
 from facerig_jax.training.config import DataConfig, LossWeights, OptimizerConfig, TrainConfig
 

@@ -31,6 +31,11 @@ LEFT_EYE_RING = (362, 385, 387, 263, 373, 380)
 LIPS = (61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87)
 LANDMARKS68 = JAW + RIGHT_BROW + LEFT_BROW + NOSE + RIGHT_EYE_RING + LEFT_EYE_RING + LIPS
 
+# Points 6-10 (chin) and 17-67 always keep their model point; the rest of the jaw line slides along the contour.
+FIXED68 = np.r_[np.zeros(6), np.ones(5), np.zeros(6), np.ones(51)].astype(bool)
+# int32: JAX 0.10.2 keeps what it made of a 64-bit index when float64 is switched on later in the process.
+SLIDING68 = np.flatnonzero(~FIXED68).astype(np.int32)
+
 # The NoW benchmark's seven points among the 68, in its order: the subject's right eye outer and inner corner, left eye
 # inner and outer corner, nose bottom, right and left mouth corner.
 POINTS7 = (36, 39, 42, 45, 33, 48, 54)

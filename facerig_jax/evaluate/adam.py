@@ -8,12 +8,12 @@ import numpy as np
 import optax
 from flax import struct
 
-from facerig_jax.config import EnergyWeights, LearnedConfig
 from facerig_jax.geometry.camera import to_image
+from facerig_jax.inorig.config import EnergyWeights, InorigConfig
 from facerig_jax.inorig.decode import DecodedRig, first_rig
 from facerig_jax.inorig.energies import Observed, measure
 from facerig_jax.inorig.stages import begin, light_views, place
-from facerig_jax.inorig.state import FirstGuess, Problem
+from facerig_jax.inorig.state import Problem
 from facerig_jax.numerics import HIGHEST
 from facerig_jax.raster.visibility import visible
 from facerig_jax.types import HeadModel
@@ -62,9 +62,9 @@ def solve_adam(
     observed: Observed,
     numbers: AdamNumbers,
     n_steps: int | jax.Array,
-    config: LearnedConfig,
+    config: InorigConfig,
     *,
-    first: FirstGuess | None = None,
+    pose: jax.Array | None = None,
 ) -> tuple[Codes, jax.Array, jax.Array]:
     """Fits a linear rig.
 
@@ -75,13 +75,13 @@ def solve_adam(
       numbers: traced settings.
       n_steps: how many in all; may be traced. Features go from coarse to fine, a third of the steps each.
       config: static settings of the learned solver, with `linear_rig`.
-      first: what to start from; default: the mean head, posed by the pose regressor.
+      pose: (V, 6) normalised poses to start from; default: what the pose regressor says.
 
     Returns:
       Codes at the end, the identity (9, I') after each ninth of the steps, and the inverse distances (V,).
     """
     weights = EnergyWeights(landmark=numbers.landmark, feature=numbers.feature)
-    problem, state = begin(params, head, observed, weights, config, first=first)
+    problem, state = begin(params, head, observed, weights, config, pose=pose)
     sizes = config.networks
     x = Codes(
         identity=state.rig.identity,
@@ -124,7 +124,7 @@ def solve_adam(
     return carry[0], jnp.concatenate(path), state.inverse_distance
 
 
-def rig_at(x: Codes, problem: Problem, config: LearnedConfig) -> DecodedRig:
+def rig_at(x: Codes, problem: Problem, config: InorigConfig) -> DecodedRig:
     """The linear rig at some codes, on the head that the solver works on."""
     head = problem.head
     tone = jnp.zeros(head.albedo_basis.shape[0], x.albedo.dtype).at[: x.albedo.shape[0]].set(x.albedo)

@@ -18,7 +18,6 @@ import numpy as np
 
 from facerig_jax.api import load
 from facerig_jax.checks import check_choice
-from facerig_jax.config import BASE, LearnedConfig
 from facerig_jax.data.subjects import HELD_OUT_SEED, VALIDATION_SEED
 from facerig_jax.evaluate import methods, report, runs, tuned
 from facerig_jax.evaluate.adam import AdamNumbers
@@ -27,9 +26,9 @@ from facerig_jax.evaluate.samples import chosen_renderer, folder_samples, scanne
 from facerig_jax.evaluate.scans import ScanProtocols
 from facerig_jax.evaluate.study import Plan, Sample, first_views, run_study, say
 from facerig_jax.evaluate.vertex import vertex_error
+from facerig_jax.inorig.config import BASE, InorigConfig
 from facerig_jax.io.files import InputError
-from facerig_jax.networks.model import init_params
-from facerig_jax.networks.weights import TRAINED, read_weights
+from facerig_jax.weights import TRAINED, init_params, read_weights
 
 MAX_TIME_STEPS = 1000
 
@@ -93,7 +92,7 @@ def medians_and_means(found: dict[str, np.ndarray]) -> dict[str, float]:
     }
 
 
-def given_methods(options) -> list[tuple[str, dict, LearnedConfig, str]]:
+def given_methods(options) -> list[tuple[str, dict, InorigConfig, str]]:
     """What `read_method` says of every file of --weights; without any, of the weights that ship."""
     paths = options.weights or ([] if options.allow_untrained else [TRAINED])
     given = [read_method(path) for path in paths]
@@ -104,8 +103,8 @@ def given_methods(options) -> list[tuple[str, dict, LearnedConfig, str]]:
 
 def ablation_rows(head, given) -> list[methods.Method]:
     """The solver with some weights, and what is left of it without its parts."""
-    if len(given) != 1 or not (given[0][2].flow or given[0][2].stages):
-        raise InputError("--what=ablation needs one file of --weights, with stages or a flow network.")
+    if len(given) != 1:
+        raise InputError("--what=ablation needs one file of --weights.")
     _, params, config, _ = given[0]
     return methods.ablations(head, params, config)
 
@@ -113,7 +112,7 @@ def ablation_rows(head, given) -> list[methods.Method]:
 def trained_rows(head, given, allow_untrained: bool) -> list[methods.Method]:
     """A row for each file of weights; says where the learned optimiser is left out."""
     rows = [methods.trained(head, name, params, config) for name, params, config, _ in given]
-    if any(config.update == "learned" for _, _, config, _ in given):
+    if any(is_learned(config) for _, _, config, _ in given):
         return rows
     if allow_untrained:
         return [*rows, methods.trained(head, ", untrained", init_params(jax.random.key(0), BASE), BASE)]
@@ -161,7 +160,7 @@ def max_views(options) -> int:
     return max(options.views, *(int(v) for v in options.curve)) if options.curve else options.views
 
 
-def read_method(path: str) -> tuple[str, dict, LearnedConfig, str]:
+def read_method(path: str) -> tuple[str, dict, InorigConfig, str]:
     """Weights of the learned solver: what to add to its name, parameters, settings, and the file's checksum."""
     try:
         params, config = read_weights(path)
@@ -171,16 +170,20 @@ def read_method(path: str) -> tuple[str, dict, LearnedConfig, str]:
     return f" ({name})", params, config, hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def learned_solver(given) -> tuple[LearnedConfig, dict | None]:
-    """Settings and parameters of the first learned optimiser with stages among some weights; else `BASE` and None."""
-    given = ((config, params) for _, params, config, _ in given if config.update == "learned" and config.stages)
-    return next(given, (BASE, None))
+def learned_solver(given) -> tuple[InorigConfig, dict | None]:
+    """Settings and parameters of the first learned optimiser among some weights; else `BASE` and None."""
+    return next(((config, params) for _, params, config, _ in given if is_learned(config)), (BASE, None))
+
+
+def is_learned(config: FitConfig | InorigConfig) -> bool:
+    """Whether these are the published method's settings, with learned steps."""
+    return isinstance(config, InorigConfig) and config.update == "learned"
 
 
 # Equal time
 
 
-def steps_in_time(head, sample: Sample, config: LearnedConfig, params: dict | None, views: int) -> int:
+def steps_in_time(head, sample: Sample, config: InorigConfig, params: dict | None, views: int) -> int:
     """Adam's steps in the run time of the learned solver, both measured here and now, best of three."""
     photos = first_views(sample, views).photos
     simple = runs.without_training(config)

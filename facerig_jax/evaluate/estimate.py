@@ -11,27 +11,11 @@ from flax import struct
 from facerig_jax.data.subjects import Subject
 from facerig_jax.evaluate.image_errors import landmark_nme, photometric_error
 from facerig_jax.evaluate.vertex import deformation_error, vertex_distances, vertex_error
-from facerig_jax.geometry.camera import project, to_image
+from facerig_jax.geometry.camera import project_to_image
 from facerig_jax.geometry.crop import to_photo
 from facerig_jax.numerics import masked_mean
 from facerig_jax.rig.apply import apply_rig
-from facerig_jax.types import Crop, Fit, HeadModel
-
-
-@struct.dataclass
-class Photos:
-    """What every method looks at: the same photos and the same detected landmarks.
-
-    images:     (V, S, S, 3) sRGB, uint8 or float in [0, 1].
-    image_size: (V, 2) height and width of each photo inside its padded image.
-    view_mask:  (V,) 0 marks padding and photos without a face.
-    landmarks:  (V, 468, 3) photo px.
-    """
-
-    images: jax.Array
-    image_size: jax.Array
-    view_mask: jax.Array
-    landmarks: jax.Array
+from facerig_jax.types import Crop, Fit, HeadModel, Photos
 
 
 @struct.dataclass
@@ -52,21 +36,21 @@ class Estimate:
     steps: jax.Array | None = None
 
 
-def estimate_from_fit(fit: Fit, crop_size: int) -> Estimate:
-    """A fit's meshes; `crop_size` is that of the solver's settings."""
+def estimate_from_fit(fit: Fit) -> Estimate:
+    """A fit's meshes."""
     vertices, albedo = apply_rig(fit.rig, fit.views.expression)
     unit = fit.rig.unit_mm
     return Estimate(
         neutral=unit * fit.rig.neutral,
         vertices=unit * vertices,
-        vertices_img=place(vertices, fit.views.pose, fit.views.inverse_distance, fit.views.crop, crop_size),
+        vertices_img=place(vertices, fit.views.pose, fit.views.inverse_distance, fit.views.crop),
         albedo=albedo,
     )
 
 
-def place(vertices, pose, inverse_distance, crop: Crop, crop_size: int) -> jax.Array:
+def place(vertices, pose, inverse_distance, crop: Crop) -> jax.Array:
     """(V, P, 3) photo px of vertices (V, P, 3) under poses that refer to crops."""
-    return to_photo(to_image(project(vertices, pose, inverse_distance), crop_size, crop_size), crop)
+    return to_photo(project_to_image(vertices, pose, inverse_distance, crop.size), crop)
 
 
 @functools.partial(jax.jit, static_argnames="detail")

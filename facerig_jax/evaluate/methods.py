@@ -12,9 +12,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from facerig_jax.config import BASE, EnergyWeights, FitConfig, Hyper, LearnedConfig
+from facerig_jax.config import CLASSICAL, FitConfig, Hyper, classical_hyper
 from facerig_jax.evaluate.adam import AdamNumbers
-from facerig_jax.evaluate.estimate import Estimate, Photos
+from facerig_jax.evaluate.estimate import Estimate
 from facerig_jax.evaluate.runs import (
     learned_steps,
     run_adam,
@@ -24,15 +24,14 @@ from facerig_jax.evaluate.runs import (
     run_pose,
     without_training,
 )
-from facerig_jax.networks.model import init_params
-from facerig_jax.types import HeadModel
+from facerig_jax.inorig.config import BASE, EnergyWeights, InorigConfig
+from facerig_jax.types import HeadModel, Photos
+from facerig_jax.weights import init_params
 
 SOLVER_STEPS = 9
-# What the learned solver is called after its `update`.
-KINDS = {
-    "learned": "learned optimiser",
-    "fixed": "fixed steps, trained networks",
-}
+# What the published method is called after its `update`, and what ships.
+KINDS = {"learned": "learned optimiser", "fixed": "fixed steps, trained networks"}
+DEFAULT = "default"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +58,14 @@ class Method:
 class Settings:
     """How the baselines run.
 
-    config:     of the learned solver whose energies and unknowns the descent baselines share, but for what only
+    config:     of the published method whose energies and unknowns the descent baselines share, but for what only
                 training gives, the feature energy and the pose regressor.
     classical:  of the classical solver.
     time_steps: Adam's steps in the learned solver's run time, 0: not known.
     """
 
-    config: LearnedConfig = BASE
-    classical: FitConfig = FitConfig()
+    config: InorigConfig = BASE
+    classical: FitConfig = CLASSICAL
     time_steps: int = 0
 
 
@@ -80,13 +79,13 @@ def baselines(head: HeadModel, tuned: dict[str, dict], settings: Settings) -> li
     """
 
     def classical(name, config):
-        return functools.partial(run_classical, head, Hyper(**tuned[name]), config)
+        return functools.partial(run_classical, head, classical_hyper(**tuned[name]), config)
 
-    simple = dataclasses.replace(without_training(settings.config), start=None, flow=None)
+    simple = without_training(settings.config)
     return [
         mean_face(head),
         Method("pose only", functools.partial(run_pose, head, simple)),
-        Method("linear landmarks", classical("linear", dataclasses.replace(settings.classical, blur=()))),
+        Method("linear landmarks", classical("linear", dataclasses.replace(settings.classical, photometric_steps=0))),
         Method("classical", classical("classical", settings.classical)),
         *descents(head, tuned, linear(simple), settings.time_steps),
     ]
@@ -104,10 +103,10 @@ def mean_face(head: HeadModel) -> Method:
 
 def as_shipped(head: HeadModel) -> list[Method]:
     """The mean face and the classical solver with its default numbers, which are not `tuned`'s."""
-    return [mean_face(head), Method("classical", functools.partial(run_classical, head, Hyper(), FitConfig()))]
+    return [mean_face(head), Method("classical", functools.partial(run_classical, head, classical_hyper(), CLASSICAL))]
 
 
-def descents(head: HeadModel, tuned: dict[str, dict], config: LearnedConfig, time_steps: int) -> list[Method]:
+def descents(head: HeadModel, tuned: dict[str, dict], config: InorigConfig, time_steps: int) -> list[Method]:
     """Gradient descent with fixed steps, and Adam, on a learned solver's energies."""
     params = init_params(jax.random.key(0), config)
     fixed = functools.partial(run_fixed, params, head, tuned["fixed"], EnergyWeights(), config)
@@ -120,48 +119,45 @@ def descents(head: HeadModel, tuned: dict[str, dict], config: LearnedConfig, tim
     return [Method("fixed steps", fixed), adam_steps, *timed]
 
 
-def linear(config: LearnedConfig) -> LearnedConfig:
+def linear(config: InorigConfig) -> InorigConfig:
     """The learned solver's settings for a rig of linear modes alone, whatever its update."""
     return dataclasses.replace(config, linear_rig=True, update="fixed")
 
 
-def trained(head: HeadModel, name: str, params: dict, config: LearnedConfig) -> Method:
-    """The learned solver with some weights, called after its `config.update`; `name` is added to that."""
-    return Method(
-        KINDS[config.update] + name,
-        functools.partial(run_learned, params, head, config),
-        None if config.linear_rig or not config.stages else functools.partial(learned_steps, params, head, config),
-    )
+def trained(head: HeadModel, name: str, params: dict, config: FitConfig | InorigConfig) -> Method:
+    """A solver with some weights; `name` is added to what it is called."""
+    run = functools.partial(run_learned, params, head, config)
+    if isinstance(config, FitConfig):
+        return Method(DEFAULT + name, run)
+    steps = None if config.linear_rig else functools.partial(learned_steps, params, head, config)
+    return Method(KINDS[config.update] + name, run, steps)
 
 
-def ablations(head: HeadModel, params: dict, config: LearnedConfig) -> list[Method]:
-    """The learned solver with some weights, first as it is, then with one thing taken away or changed in number.
+def ablations(head: HeadModel, params: dict, config: FitConfig | InorigConfig) -> list[Method]:
+    """A solver with some weights, first as it is, then with one thing taken away or changed in number.
 
     Args:
       head: morphable head.
       params: the networks' trained parameters.
-      config: their settings: with stages, or with a flow network alone.
+      config: their settings.
     """
-    return stage_ablations(head, params, config) if config.stages else flow_ablations(head, params, config)
+    ablate = fit_ablations if isinstance(config, FitConfig) else stage_ablations
+    return ablate(head, params, config)
 
 
-def stage_ablations(head: HeadModel, params: dict, config: LearnedConfig) -> list[Method]:
-    """`ablations` of the paper's stages."""
+def stage_ablations(head: HeadModel, params: dict, config: InorigConfig) -> list[Method]:
+    """`ablations` of the published method."""
 
     def changed(name: str, **changes) -> Method:
         made = dataclasses.replace(config, **changes)
-        used = {**params, "stages": params["stages"][: made.stages]}
-        if not made.stages:
-            used = {name: used[name] for name in ("flow", "stages") if name in used}
-        return trained(head, "", used, made).named(name)
+        return trained(head, "", {**params, "stages": params["stages"][: made.stages]}, made).named(name)
 
     def without(energy: str) -> tuple[str, ...]:
         return tuple(name for name in config.energies if name != energy)
 
-    fewer = range(1 if config.start is None else 0, config.stages)
     return [
         changed(f"as trained: {config.stages} stages"),
-        *(changed(f"{n} stage{'s' * (n > 1)}" if n else "no stages: the start alone", stages=n) for n in fewer),
+        *(changed(f"{n} stage{'s' * (n > 1)}", stages=n) for n in range(1, config.stages)),
         *(changed(f"{n} step{'s' * (n > 1)} a stage", steps=n) for n in (1, 2, 6) if n != config.steps),
         changed("fixed steps", update="fixed"),
         *(changed(f"no {name} energy", energies=without(name)) for name in config.energies),
@@ -169,26 +165,26 @@ def stage_ablations(head: HeadModel, params: dict, config: LearnedConfig) -> lis
     ]
 
 
-def flow_ablations(head: HeadModel, params: dict, config: LearnedConfig) -> list[Method]:
-    """`ablations` of the fit with the flow network."""
+def fit_ablations(head: HeadModel, params: dict, config: FitConfig) -> list[Method]:
+    """`ablations` of the default fit."""
+    hyper = Hyper()
 
-    def changed(name: str, passes: int = config.flow.passes, **start) -> Method:
-        fit = dataclasses.replace(config.start, **start)
-        if not passes:
-            return Method(name, functools.partial(run_classical, head, Hyper(), fit))
-        flow = dataclasses.replace(config.flow, passes=passes)
-        return trained(head, "", params, dataclasses.replace(config, start=fit, flow=flow)).named(name)
+    def changed(name: str, passes: int = config.flow.passes, hyper: Hyper = hyper, **settings) -> Method:
+        flow = dataclasses.replace(config.flow, passes=passes) if passes else None
+        fit = dataclasses.replace(config, flow=flow, **settings)
+        run = functools.partial(run_learned, params if passes else {}, head, fit, hyper=hyper)
+        return Method(name, run)
 
-    steps = [n for n in (1, 3, 8) if n != config.start.landmark_steps]
+    steps = [n for n in (1, 3, 8) if n != config.landmark_steps]
     return [
         changed(f"as it ships: {config.flow.passes} looks"),
         changed("no look: landmarks and colours", 0),
-        changed("no look, no colours: landmarks", 0, blur=()),
+        changed("no look, no colours: landmarks", 0, photometric_steps=0),
         *(changed(f"{n} look{'s' * (n > 1)}", n) for n in (1, 2, 3, 8)),
-        changed("no colours", blur=()),
-        changed("colours coarse only", blur=config.start.blur[:1]),
+        changed("no colours", photometric_steps=0),
+        changed("colours coarse only", hyper=hyper.replace(blur=hyper.blur[:1])),
         *(changed(f"points: {n} step{'s' * (n > 1)} a look", landmark_steps=n) for n in steps),
         *(changed(f"colours: {n} steps a level", photometric_steps=n) for n in (2, 8)),
         changed("no last fit of expressions", expression_steps=0),
-        changed("no optimisation: 1 look, 1 step", 1, landmark_steps=1, blur=()),
+        changed("no optimisation: 1 look, 1 step", 1, landmark_steps=1, photometric_steps=0),
     ]

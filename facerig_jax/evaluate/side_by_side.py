@@ -8,16 +8,19 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from facerig_jax.api import SOLVERS, fit_rig, solver_settings
+from facerig_jax.api import fit_rig
+from facerig_jax.config import CLASSICAL, FitConfig
 from facerig_jax.data.photos import Photo, pad_to_bucket, pad_views
-from facerig_jax.evaluate.estimate import Photos, estimate_from_fit, photo_errors
+from facerig_jax.evaluate.estimate import estimate_from_fit, photo_errors
 from facerig_jax.fit.reprojection import reprojection
-from facerig_jax.fit.status import OK, POOR_FIT
+from facerig_jax.fit.status import USED
 from facerig_jax.io.files import InputError, write_image
 from facerig_jax.report.pictures import grid
 from facerig_jax.report.views import view_pictures
-from facerig_jax.types import HeadModel
+from facerig_jax.types import HeadModel, Photos
 
+# What is compared.
+SOLVERS = {"classical": CLASSICAL, "default": FitConfig()}
 # Rows of the sheet after the photo's own: what is drawn of each solver's fit.
 DRAWN = ("overlay", "geometry", "residual")
 CELL = 256
@@ -39,11 +42,12 @@ def side_by_side(params: dict, head: HeadModel, photos: Sequence[Photo], out: st
     """
     images, sizes = pad_to_bucket(photos)
     (images, mask), sizes = pad_views(images), pad_views(sizes)[0]
-    fits = {name: fit_rig(images, params, head, solver=name, view_mask=mask, image_size=sizes) for name in SOLVERS}
-    used = np.all([np.isin(np.asarray(fit.views.status), (OK, POOR_FIT)) for fit in fits.values()], 0)
+    named = {"view_mask": mask, "image_size": sizes}
+    fits = {name: fit_rig(images, params, head, config=config, **named) for name, config in SOLVERS.items()}
+    used = np.all([np.isin(np.asarray(fit.views.status), USED) for fit in fits.values()], 0)
     if not used.any():
         raise InputError(f"No face found in any of the {len(photos)} pictures.")
-    errors = {name: fit_errors(head, fit, name, images, mask, sizes) for name, fit in fits.items()}
+    errors = {name: fit_errors(head, fit, images, mask, sizes) for name, fit in fits.items()}
     if out:
         Path(out).mkdir(parents=True, exist_ok=True)
         write_image(Path(out) / "side_by_side.png", sheet(head, fits, images, used, [photo.name for photo in photos]))
@@ -56,25 +60,19 @@ def side_by_side(params: dict, head: HeadModel, photos: Sequence[Photo], out: st
         }
 
 
-def fit_errors(head, fit, solver: str, images, mask, sizes) -> dict[str, np.ndarray]:
+def fit_errors(head, fit, images, mask, sizes) -> dict[str, np.ndarray]:
     """Name -> (V,) errors of a fit; of views without a face they mean nothing."""
-    crop_size = crop_size_of(solver)
     photos = Photos(images, sizes, mask, fit.views.landmarks)
-    photometric = photo_errors(head, photos, estimate_from_fit(fit, crop_size))["photometric"]
-    error = 100 * reprojection(head, fit.rig, fit.views, crop_size).error
+    photometric = photo_errors(head, photos, estimate_from_fit(fit))["photometric"]
+    error = 100 * reprojection(head, fit.rig, fit.views).error
     return dict(zip(MEASURES, (np.asarray(error), np.asarray(photometric)), strict=True))
-
-
-def crop_size_of(solver: str) -> int:
-    """Side in px of the crops that the poses of a solver's fit refer to."""
-    return solver_settings(solver, None, None)[0].crop_size
 
 
 def sheet(head, fits: dict, images, used, names) -> np.ndarray:
     """Photos in columns; below each what every solver made of it."""
     drawn = {}
     for solver, fit in fits.items():
-        drawn[solver] = view_pictures(head, fit.rig, fit.views, images, used, CELL, crop_size_of(solver))
+        drawn[solver] = view_pictures(head, fit.rig, fit.views, images, used, CELL)
     seen = [number for number in range(len(names)) if used[number]]
     first = next(iter(drawn.values()))
     cells, labels = [first[number]["input"] for number in seen], [names[number] for number in seen]

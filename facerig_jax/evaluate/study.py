@@ -13,11 +13,11 @@ import numpy as np
 
 from facerig_jax.data.subjects import Subject
 from facerig_jax.detect import detect
-from facerig_jax.evaluate.estimate import Estimate, Photos, errors, photo_errors
+from facerig_jax.evaluate.estimate import Estimate, errors, photo_errors
 from facerig_jax.evaluate.methods import Method
 from facerig_jax.evaluate.results import Results
 from facerig_jax.evaluate.scans import Scan, ScanProtocols
-from facerig_jax.types import HeadModel
+from facerig_jax.types import HeadModel, Photos
 
 
 @dataclasses.dataclass(frozen=True)

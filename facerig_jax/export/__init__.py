@@ -64,7 +64,7 @@ def _write_ply(path, rig, head) -> None:
 
     from facerig_jax.io.mesh_files import submesh, write_ply
     from facerig_jax.raster.render import linear_to_srgb8
-    from facerig_jax.rig.frozen import rest_albedo
+    from facerig_jax.rig.neural import rest_albedo
 
     index, faces = submesh(head.faces, np.asarray(head.part) == 0)
     colours = np.asarray(linear_to_srgb8(rest_albedo(rig)))

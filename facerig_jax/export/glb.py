@@ -10,7 +10,7 @@ import numpy as np
 
 from facerig_jax.checks import check_choice, check_shape
 from facerig_jax.io.files import atomic_write, encode_image, optional_import
-from facerig_jax.rig.frozen import linearize
+from facerig_jax.rig.neural import linearize
 from facerig_jax.types import HeadModel, Rig
 
 DETAILS = ("full", "coarse")

@@ -28,7 +28,7 @@ rig.npz, schema_version 2 (float32 unless said otherwise)
 
   schema_version 1 is the same without `neural` and what follows from it: linear rigs only. It is still read.
 
-views.npz, schema_version 1
+views.npz, schema_version 2
   schema_version     () int32
   names              (V,) str
   pose               (V, 6) pitch, yaw, roll (rad); scale (crop px per head unit); tx, ty (crop px)
@@ -37,8 +37,11 @@ views.npz, schema_version 1
   light              (V, 9, 3) spherical-harmonics coefficients
   crop_scale         (V,) crop pixels per photo pixel
   crop_offset        (V, 2) photo position (u, v) of the crop's pixel (0, 0)
+  crop_size          () int32, side of the crops in pixels
   landmarks          (V, L, 3) detected points, photo pixels
   status             (V,) int32, see fit.status
+
+  schema_version 1 is the same without `crop_size`, which was 256. It is still read.
 """
 
 from __future__ import annotations
@@ -53,7 +56,9 @@ from facerig_jax.export.neural_file import neural_arrays, read_neural
 from facerig_jax.io.arrays import check_arrays, load_arrays, require_arrays, save_arrays
 from facerig_jax.types import Crop, HeadModel, Rig, Views
 
-SCHEMA_VERSION, VIEWS_VERSION = 2, 1
+SCHEMA_VERSION, VIEWS_VERSION = 2, 2
+# Side of the crops in files of version 1, px.
+OLD_CROP_SIZE = 256
 RIG_SHAPES = {
     "neutral": ("P", 3),
     "expression_basis": ("K", "P", 3),
@@ -165,6 +170,7 @@ def save_views(path, views: Views, names) -> None:
     arrays |= {"crop_scale": views.crop.scale, "crop_offset": views.crop.offset}
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
     sizes = check_arrays(path, arrays, VIEW_SHAPES, finite=False)
+    arrays["crop_size"] = np.int32(views.crop.size)
     arrays["names"] = np.array([str(name) for name in names], dtype=np.str_)
     if len(arrays["names"]) != sizes["V"]:
         raise ValueError(f"{path}: {len(arrays['names'])} names for {sizes['V']} views.")
@@ -173,8 +179,11 @@ def save_views(path, views: Views, names) -> None:
 
 def load_views(path) -> tuple[Views, tuple[str, ...]]:
     """Reads views.npz: the views, and their names. Raises as `load_rig` does."""
-    arrays = load_arrays(path, (VIEWS_VERSION,), (*VIEW_SHAPES, "names"))
+    arrays = load_arrays(path, range(1, VIEWS_VERSION + 1), (*VIEW_SHAPES, "names"))
     check_arrays(path, arrays, VIEW_SHAPES, finite=False)
-    crop = Crop(scale=arrays["crop_scale"], offset=arrays["crop_offset"])
+    if arrays["schema_version"] >= 2:
+        require_arrays(path, arrays, ("crop_size",))
+    size = int(arrays.get("crop_size", OLD_CROP_SIZE))
+    crop = Crop(scale=arrays["crop_scale"], offset=arrays["crop_offset"], size=size)
     values = {name: arrays[name] for name in VIEW_SHAPES if not name.startswith("crop_")}
     return Views(**values, crop=crop), tuple(str(name) for name in arrays["names"])

@@ -11,19 +11,21 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from facerig_jax.config import FlowConfig
+from facerig_jax.config import FlowConfig, Hyper
 from facerig_jax.fit.linear_points import PointModel, evaluate, position_model
-from facerig_jax.fit.parameters import Unknowns
-from facerig_jax.fit.photometric import Observed, face_index
-from facerig_jax.fit.residuals import LandmarkData
-from facerig_jax.geometry.camera import project, to_image
+from facerig_jax.fit.parameters import Parameters
+from facerig_jax.fit.photometric import face_index
+from facerig_jax.fit.preprocess import Crops
+from facerig_jax.fit.residuals import PointData
+from facerig_jax.geometry.camera import project_to_image
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.geometry.rotation import euler_to_matrix
 from facerig_jax.geometry.sampling import bilinear
 from facerig_jax.head.coarse import thin
 from facerig_jax.head.model import vertices
-from facerig_jax.networks.model import apply, flow_module
-from facerig_jax.numerics import HIGHEST, linear_to_srgb
+from facerig_jax.networks.flow import flow_module
+from facerig_jax.networks.tree import apply
+from facerig_jax.numerics import HIGHEST
 from facerig_jax.raster.uv import UVTable, uv_table, uv_to_vertex, vertex_to_uv
 from facerig_jax.raster.visibility import visible
 from facerig_jax.types import HeadModel
@@ -64,42 +66,49 @@ class Sight:
 
 
 def find_points(
-    params: dict, head: HeadModel, observed: Observed, x: Unknowns, landmarks: LandmarkData, config: FlowConfig
-) -> LandmarkData:
-    """What the classical fit compares from now on: face vertices, and where the network sees them.
+    params: dict,
+    head: HeadModel,
+    crops: Crops,
+    x: Parameters,
+    landmarks: PointData,
+    hyper: Hyper,
+    config: FlowConfig,
+) -> PointData:
+    """What the fit compares from now on: face vertices, and where the network sees them.
 
     Args:
       params: of the network.
       head: morphable head.
-      observed: crops.
+      crops: crops.
       x: the fit to the detected landmarks.
       landmarks: those.
+      hyper: traced settings.
       config: of the network.
 
     Returns:
-      LandmarkData of `config.points` points.
+      PointData of `config.points` points.
     """
     x = jax.lax.stop_gradient(x)
-    sight = look_at_face(params, head, observed, x, landmarks, config)
+    sight = look_at_face(params, head, crops, x, landmarks, config)
     index, fresh = face_index(head, config.points)
     model = position_model(head, index)
-    detected, weight = points_seen(sight, model, jnp.asarray(head.uv)[index], x, observed.image.shape[1])
-    return LandmarkData(
+    detected, weight = points_seen(sight, model, jnp.asarray(head.uv)[index], x, crops.linear.shape[1])
+    return PointData(
         model=model,
         detected=detected,
-        weight=fresh[None] * weight * observed.view_mask[:, None],
-        deviation=jnp.full(config.points, config.noise, weight.dtype),
+        weight=fresh[None] * weight * crops.view_mask[:, None],
+        deviation=jnp.broadcast_to(hyper.flow_noise, (config.points,)).astype(weight.dtype),
         common=jnp.zeros((1, config.points, 2), weight.dtype),
         unit_mm=head.unit_mm,
     )
 
 
 def look_at_face(
-    params: dict, head: HeadModel, observed: Observed, x: Unknowns, landmarks: LandmarkData, config: FlowConfig
+    params: dict, head: HeadModel, crops: Crops, x: Parameters, landmarks: PointData, config: FlowConfig
 ) -> Sight:
     """The network's answer; arguments as for `find_points`."""
     work = thin(head)
-    photo = jnp.concatenate([linear_to_srgb(observed.image), observed.inside[..., None]], -1)
+    photo = jnp.concatenate([crops.srgb, crops.inside[..., None]], -1)
     maps, frame = flow_maps(work, photo, x, landmarks, flow_tables(work, config), config)
     return Sight(*apply(flow_module(config), params, maps), frame)
 
@@ -110,7 +119,9 @@ def values_seen(sight: Sight, uv: jax.Array) -> jax.Array:
     return jax.vmap(lambda values: uv_to_vertex(values, uv))(maps)
 
 
-def points_seen(sight: Sight, model: PointModel, uv: jax.Array, x: Unknowns, size: int) -> tuple[jax.Array, jax.Array]:
+def points_seen(
+    sight: Sight, model: PointModel, uv: jax.Array, x: Parameters, size: int
+) -> tuple[jax.Array, jax.Array]:
     """Where the network sees points of the face that it looked at.
 
     Args:
@@ -126,7 +137,7 @@ def points_seen(sight: Sight, model: PointModel, uv: jax.Array, x: Unknowns, siz
     """
 
     def view(pose, inverse_distance, expression, seen, turn, scale):
-        posed = to_image(project(evaluate(model, x.identity, expression), pose, inverse_distance), size, size)[:, :2]
+        posed = project_to_image(evaluate(model, x.identity, expression), pose, inverse_distance, size)[:, :2]
         moved = jnp.matmul(seen[:, :2], turn, precision=HIGHEST)
         return posed + scale * moved, jnp.exp(-2 * seen[:, 2])
 
@@ -143,8 +154,8 @@ def flow_tables(work: HeadModel, config: FlowConfig) -> dict[int, UVTable]:
 def flow_maps(
     work: HeadModel,
     photo: jax.Array,
-    x: Unknowns,
-    landmarks: LandmarkData,
+    x: Parameters,
+    landmarks: PointData,
     tables: dict[int, UVTable],
     config: FlowConfig,
 ) -> tuple[jax.Array, FlowFrame]:
@@ -171,7 +182,7 @@ def flow_maps(
     def view(pose, inverse_distance, expression, photo, points, weight):
         turn, scale = _upright(pose), jnp.abs(pose[3]) / work.unit_mm
         posed = vertices(work, x.identity, expression)
-        image = to_image(project(posed, pose, inverse_distance), size, size)
+        image = project_to_image(posed, pose, inverse_distance, size)
         seen = visible(image[None], work.faces, size)[0].astype(image.dtype)
         upright = jnp.matmul(_roll_back(pose), euler_to_matrix(pose[:3]), precision=HIGHEST)
         position = jnp.matmul(posed, upright.T, precision=HIGHEST) * (work.unit_mm / POSITION_MM)
@@ -180,7 +191,7 @@ def flow_maps(
         colour = bilinear(photo, drawn[..., :2].reshape(-1, 2)).reshape(*drawn.shape[:2], 4)
         colour, inside = colour[..., :3], colour[..., 3:]
         colour, mean, deviation = _standardise(colour, drawn[..., 2:3] * face * inside)
-        model = to_image(project(evaluate(landmarks.model, x.identity, expression), pose, inverse_distance), size, size)
+        model = project_to_image(evaluate(landmarks.model, x.identity, expression), pose, inverse_distance, size)
         residual = jnp.matmul(points - model[:, :2], turn.T, precision=HIGHEST) / scale
         residual = jnp.clip(residual, -MAX_RESIDUAL, MAX_RESIDUAL) * (weight > 0)[:, None] / RESIDUAL_MM
         side = colour.shape[0]
@@ -212,7 +223,7 @@ def _standardise(colour: jax.Array, weight: jax.Array):
     return jnp.clip(colour / deviation, -MAX_COLOUR, MAX_COLOUR), mean, deviation
 
 
-def _spread(work: HeadModel, table: UVTable, landmarks: LandmarkData) -> jax.Array:
+def _spread(work: HeadModel, table: UVTable, landmarks: PointData) -> jax.Array:
     """(s, s, L) how much each landmark that some view trusts counts at the texels of a coarse map."""
     texels = vertex_to_uv(jnp.asarray(work.mean), table)
     gap = jnp.sum((texels[:, :, None] - landmarks.model.mean[None, None]) ** 2, -1) * (work.unit_mm / SPREAD_MM) ** 2

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from facerig_jax.config import FitConfig, Hyper
-from facerig_jax.fit import residuals as terms
+from facerig_jax.fit import residuals
 from facerig_jax.fit.linear_points import evaluate
-from facerig_jax.fit.parameters import Unknowns
-from facerig_jax.fit.photometric import Coverage, Observed, colour_data, colour_trust, sight_weight
+from facerig_jax.fit.parameters import Parameters
+from facerig_jax.fit.photometric import colour_data, colour_trust, sight_weight
+from facerig_jax.fit.preprocess import Coverage, Crops
 from facerig_jax.geometry.mesh import triangle_normals
 from facerig_jax.geometry.sampling import bilinear
 from facerig_jax.head.model import landmark_positions
@@ -88,17 +89,17 @@ class Reading:
     step: jax.Array
 
 
-def find_cover(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig) -> Coverage:
+def find_cover(head: HeadModel, crops: Crops, x: Parameters, hyper: Hyper, config: FitConfig) -> Coverage:
     """What covers the face in all views.
 
     Args:
       head: morphable head.
-      observed: crops.
+      crops: crops.
       x: a fit to points; its albedo and light are not looked at.
       hyper: traced settings.
       config: static settings.
     """
-    samples = read_samples(head, *jax.lax.stop_gradient((observed, x)), hyper, config)
+    samples = read_samples(head, *jax.lax.stop_gradient((crops, x)), hyper, config)
     starts = jnp.concatenate([jnp.ones((1, samples.place.shape[0])), 1 - samples.regions])
     readings = jax.vmap(lambda start: explain(samples, start))(starts)
     strange = jax.vmap(lambda reading: never_skin(samples, reading))(readings)
@@ -134,7 +135,7 @@ def cover_at(coverage: Coverage, points: jax.Array, unit_mm: float) -> jax.Array
     return jax.lax.map(one, points, batch_size=512)
 
 
-def uncover(data: terms.LandmarkData, coverage: Coverage) -> terms.LandmarkData:
+def uncover(data: residuals.PointData, coverage: Coverage) -> residuals.PointData:
     """The same points, those that are covered with little weight."""
     hidden = cover_at(coverage, data.model.mean[:, :3], data.unit_mm)
     return data.replace(weight=data.weight * (1 - (1 - GUESSED) * hidden)[None])
@@ -166,9 +167,9 @@ def vertex_area(head: HeadModel) -> jax.Array:
     return area / jnp.mean(area)
 
 
-def read_samples(head, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig) -> Samples:
+def read_samples(head: HeadModel, crops: Crops, x: Parameters, hyper: Hyper, config: FitConfig) -> Samples:
     """What is compared; arguments as for `find_cover`."""
-    colours = colour_data(head, observed, x, hyper, config, BLUR)
+    colours = colour_data(head, crops, x, hyper, config, BLUR)
     data, index = colours.data, colours.index
     place, size = jnp.asarray(head.mean)[index], data.image.shape[1]
     middle = jnp.mean(landmark_positions(head.landmarks68, jnp.asarray(head.mean))[27:31, 0])
@@ -176,7 +177,7 @@ def read_samples(head, observed: Observed, x: Unknowns, hyper: Hyper, config: Fi
 
     def one(pose, inverse_distance, expression, image):
         geometry = evaluate(data.model, x.identity, expression)
-        points, basis = jax.vmap(lambda g: terms.image_point_and_basis(g, pose, inverse_distance, size))(geometry)
+        points, basis = jax.vmap(lambda g: residuals.image_point_and_basis(g, pose, inverse_distance, size))(geometry)
         return bilinear(image, points), jnp.concatenate([basis, side[:, None]], -1)
 
     seen, basis = jax.vmap(one)(x.pose, x.inverse_distance, x.expression, data.image)
@@ -184,7 +185,7 @@ def read_samples(head, observed: Observed, x: Unknowns, hyper: Hyper, config: Fi
         place=place,
         ratio=seen / jnp.exp(data.albedo_mean)[None],
         basis=basis,
-        sight=sight_weight(head, observed, x, colours) * vertex_area(head)[index][None],
+        sight=sight_weight(head, crops, x, colours) * vertex_area(head)[index][None],
         deviation=SKIN + data.detail[:, 0] - hyper.albedo_detail,
         noise=hyper.colour**2 * (1 / colour_trust(data.brightness, hyper) - 1),
         regions=cover_regions(head)[:, index],

@@ -28,7 +28,7 @@ class Normal:
     energy: jax.Array
 
     def __add__(self, other: Normal) -> Normal:
-        """Sums two terms."""
+        """Sums two residuals."""
         return jax.tree.map(jnp.add, self, other)
 
     def __sub__(self, other: Normal) -> Normal:

@@ -13,7 +13,7 @@ MOTION = ("pose", "expression")
 
 
 @struct.dataclass
-class Unknowns:
+class Parameters:
     """identity (I,), albedo (A,); per view: pose (V, 6), inverse_distance (V,), expression (V, E), light (V, 9, 3)."""
 
     identity: jax.Array
@@ -35,7 +35,7 @@ class Unknowns:
 
     @property
     def n_own(self) -> int:
-        """Unknowns of one view: pose, inverse distance, expression, light."""
+        """Parameters of one view: pose, inverse distance, expression, light."""
         return N_POSE + 1 + self.expression.shape[1] + N_LIGHT
 
 
@@ -44,17 +44,17 @@ def join_own(pose, inverse_distance, expression, light) -> jax.Array:
     return jnp.concatenate([pose, inverse_distance, expression, light], -1)
 
 
-def flatten(x: Unknowns) -> jax.Array:
+def flatten(x: Parameters) -> jax.Array:
     """(I + A + V O,) vector."""
     own = join_own(x.pose, x.inverse_distance[:, None], x.expression, x.light.reshape(x.n_views, N_LIGHT))
     return jnp.concatenate([x.identity, x.albedo, own.reshape(-1)])
 
 
-def unflatten(vector: jax.Array, like: Unknowns) -> Unknowns:
+def unflatten(vector: jax.Array, like: Parameters) -> Parameters:
     """The inverse of `flatten` for unknowns of the sizes of `like`."""
     n_identity, n_expression = like.identity.shape[0], like.expression.shape[1]
     own = vector[like.n_shared :].reshape(like.n_views, like.n_own)
-    return Unknowns(
+    return Parameters(
         identity=vector[:n_identity],
         albedo=vector[n_identity : like.n_shared],
         pose=own[:, :N_POSE],
@@ -64,19 +64,19 @@ def unflatten(vector: jax.Array, like: Unknowns) -> Unknowns:
     )
 
 
-def places(like: Unknowns, names: tuple[str, ...]) -> np.ndarray:
+def places(like: Parameters, names: tuple[str, ...]) -> np.ndarray:
     """(D',) places in the flat vector, ascending, of the fields `names` of unknowns of the sizes of `like`."""
     numbered = unflatten(np.arange(like.n_shared + like.n_views * like.n_own), like)
     return np.sort(np.concatenate([np.asarray(getattr(numbered, name)).reshape(-1) for name in names]))
 
 
-def columns(like: Unknowns, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+def columns(like: Parameters, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Columns of these fields in the shared (S,) and per-view (O,) blocks of a Jacobian."""
     every = places(like, names)
     own = every[(every >= like.n_shared) & (every < like.n_shared + like.n_own)] - like.n_shared
     return every[every < like.n_shared], own
 
 
-def view_axes() -> Unknowns:
+def view_axes() -> Parameters:
     """Axes for `jax.vmap` over views: identity and albedo belong to all of them."""
-    return Unknowns(identity=None, albedo=None, pose=0, inverse_distance=0, expression=0, light=0)
+    return Parameters(identity=None, albedo=None, pose=0, inverse_distance=0, expression=0, light=0)

@@ -1,4 +1,4 @@
-"""Colours as the classical solver sees them: which vertices it compares, in blurred crops, and what each counts for."""
+"""Colours as a fit sees them: which vertices it compares, in blurred crops, and what each counts for."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from facerig_jax.config import FitConfig, Hyper
-from facerig_jax.fit import residuals as terms
+from facerig_jax.fit import residuals
 from facerig_jax.fit.linear_points import evaluate, surface_model
-from facerig_jax.fit.parameters import Unknowns
-from facerig_jax.geometry.camera import project, to_image
+from facerig_jax.fit.parameters import Parameters
+from facerig_jax.fit.preprocess import Crops
+from facerig_jax.geometry.camera import project_to_image
 from facerig_jax.geometry.light import ambient_light, solve_light
 from facerig_jax.geometry.rotation import euler_to_matrix, rotate
 from facerig_jax.geometry.sampling import bilinear
@@ -34,43 +35,6 @@ LIT = 0.05
 
 
 @struct.dataclass
-class Coverage:
-    """What is covered in all views, see fit.coverage.
-
-    place:  (n, 3) points of the mean head, head units: those of the colour term.
-    amount: (n,) in [0, 1], how surely each is covered: 0 where no region is.
-    share:  (R,) share of each of coverage.REGIONS that is not skin in any view; of the halves, how hard the step of a
-            shadow between them is.
-    found:  (R,) 1 where that is enough to speak of.
-    """
-
-    place: jax.Array
-    amount: jax.Array
-    share: jax.Array
-    found: jax.Array
-
-
-@struct.dataclass
-class Observed:
-    """What the solver looks at.
-
-    image:     (V, S, S, 3) crops, linear RGB in [0, 1].
-    inside:    (V, S, S) 1 where the crop lies inside its photo.
-    landmarks: (V, L, 3) crop pixels, z towards the camera.
-    weight:    (V, L) landmark weights, 0 for views that do not count.
-    view_mask: (V,) 1 for views that count.
-    coverage:  what covers the face, once that is known.
-    """
-
-    image: jax.Array
-    inside: jax.Array
-    landmarks: jax.Array
-    weight: jax.Array
-    view_mask: jax.Array
-    coverage: Coverage | None = None
-
-
-@struct.dataclass
 class Colours:
     """What the colour term compares at one blur level.
 
@@ -80,14 +44,14 @@ class Colours:
     prior: (n,) deviation of each vertex's log albedo before any photo is seen: what outliers are judged by.
     """
 
-    data: terms.ColourData
+    data: residuals.ColourData
     index: jax.Array
     fresh: jax.Array
     prior: jax.Array
 
     def view_axes(self) -> Colours:
         """Axes for `jax.vmap` over views told `apart`."""
-        data = terms.ColourData(None, albedo_mean=0, albedo_basis=None, detail=0, image=0, brightness=0)
+        data = residuals.ColourData(None, albedo_mean=0, albedo_basis=None, detail=0, image=0, brightness=0)
         return Colours(data, None, None, None)
 
 
@@ -125,23 +89,23 @@ def log_albedo(head: HeadModel, index: jax.Array) -> tuple[jax.Array, jax.Array]
     return jnp.log(mean), basis / mean[None]
 
 
-def colour_data(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, config: FitConfig, blur) -> Colours:
+def colour_data(head: HeadModel, crops: Crops, x: Parameters, hyper: Hyper, config: FitConfig, blur) -> Colours:
     """What the colour term compares at one blur level."""
     index, fresh = face_index(head, config.max_points)
     prior = hyper.albedo_detail + hyper.feature_detail * feature_mask(head)[index]
-    image = gaussian_blur(observed.image, blur)
+    image = gaussian_blur(crops.linear, blur)
     model = surface_model(head, index)
     albedo_mean, albedo_basis = log_albedo(head, index)
     size = image.shape[1]
 
     def mean_colour(pose, inverse_distance, expression, image):
-        points = to_image(project(evaluate(model, x.identity, expression)[:, :3], pose, inverse_distance), size, size)
+        points = project_to_image(evaluate(model, x.identity, expression)[:, :3], pose, inverse_distance, size)
         return jnp.mean(bilinear(image, points[:, :2]) * clear[:, None]) / jnp.mean(clear)
 
-    clear = jnp.ones_like(fresh) if observed.coverage is None else 1 - observed.coverage.amount
+    clear = jnp.ones_like(fresh) if crops.cover is None else 1 - crops.cover.amount
     clear = jnp.where(jnp.mean(clear) > 0.01, clear, 1.0)
     brightness = jax.vmap(mean_colour)(x.pose, x.inverse_distance, x.expression, image)
-    data = terms.ColourData(
+    data = residuals.ColourData(
         model=model,
         albedo_mean=albedo_mean,
         albedo_basis=albedo_basis,
@@ -152,7 +116,7 @@ def colour_data(head: HeadModel, observed: Observed, x: Unknowns, hyper: Hyper, 
     return Colours(data, index, fresh * clear, prior)
 
 
-def apart(x: Unknowns, colours: Colours, weight: jax.Array, hyper: Hyper) -> Colours:
+def apart(x: Parameters, colours: Colours, weight: jax.Array, hyper: Hyper) -> Colours:
     """The same colours as a problem of each view alone: `data.albedo_mean` and `data.detail` become (V, n, 3).
 
     What the other views, as they lie in `x`, say of each vertex's own albedo becomes the view's prior of it, so that
@@ -165,7 +129,7 @@ def apart(x: Unknowns, colours: Colours, weight: jax.Array, hyper: Hyper) -> Col
       hyper: traced settings.
     """
     data = colours.data
-    residual, slope = terms.colour_terms(x, data)
+    residual, slope = residuals.colour_terms(x, data)
     precision = weight * slope**2 / hyper.colour**2
     pull = weight * slope * residual / hyper.colour**2
     precision, pull = (jnp.sum(value, 0)[None] - value for value in (precision, pull))
@@ -191,14 +155,14 @@ def light_level(colours: Colours) -> jax.Array:
     return colours.data.brightness / jnp.mean(jnp.exp(colours.data.albedo_mean))
 
 
-def sight_weight(head, observed, x: Unknowns, colours: Colours) -> jax.Array:
+def sight_weight(head: HeadModel, crops: Crops, x: Parameters, colours: Colours) -> jax.Array:
     """(V, n) in [0, 1] how well each view sees each compared vertex: visible, not grazing, inside the photo."""
     data, index, fresh = colours.data, colours.index, colours.fresh
-    size = observed.image.shape[1]
+    size = crops.linear.shape[1]
     x = jax.lax.stop_gradient(x)
 
     def one(pose, inverse_distance, expression):
-        posed = to_image(project(vertices(head, x.identity, expression), pose, inverse_distance), size, size)
+        posed = project_to_image(vertices(head, x.identity, expression), pose, inverse_distance, size)
         geometry = evaluate(data.model, x.identity, expression)
         tangents = rotate(euler_to_matrix(pose[:3]), geometry[:, 3:].reshape(-1, 3)).reshape(-1, 2, 3)
         facing = normalize(jnp.cross(tangents[:, 0], tangents[:, 1]))[:, 2]
@@ -206,19 +170,17 @@ def sight_weight(head, observed, x: Unknowns, colours: Colours) -> jax.Array:
 
     posed, facing = jax.vmap(one)(x.pose, x.inverse_distance, x.expression)
     seen = visible(posed, head.faces, size)[:, index]
-    inside = jax.vmap(lambda mask, points: bilinear(mask[..., None], points)[:, 0])(
-        observed.inside, posed[:, index, :2]
-    )
+    inside = jax.vmap(lambda mask, points: bilinear(mask[..., None], points)[:, 0])(crops.inside, posed[:, index, :2])
     low, high = GRAZING
     facing = jnp.clip((facing - low) / (high - low), 0, 1)
-    return seen * (inside > 0.99) * facing * fresh[None] * observed.view_mask[:, None]
+    return seen * (inside > 0.99) * facing * fresh[None] * crops.view_mask[:, None]
 
 
-def sample_weight(head, observed, x: Unknowns, colours: Colours, hyper: Hyper) -> jax.Array:
+def sample_weight(head: HeadModel, crops: Crops, x: Parameters, colours: Colours, hyper: Hyper) -> jax.Array:
     """(V, n, 3) photometric weights: seen (`sight_weight`), and robust against outliers and views."""
     data, x = colours.data, jax.lax.stop_gradient(x)
-    base = sight_weight(head, observed, x, colours)
-    residual, _ = terms.colour_terms(x, data)
+    base = sight_weight(head, crops, x, colours)
+    residual, _ = residuals.colour_terms(x, data)
     trust = colour_trust(data.brightness, hyper)[:, None]
     distance = jnp.mean(residual**2, -1) / (hyper.colour**2 / trust + colours.prior[None] ** 2)
     weight = base / (1 + distance / hyper.colour_robust**2) ** 2
@@ -227,14 +189,14 @@ def sample_weight(head, observed, x: Unknowns, colours: Colours, hyper: Hyper) -
     return jax.lax.stop_gradient(jnp.broadcast_to(weight[..., None], residual.shape))
 
 
-def fit_light(x: Unknowns, data: terms.ColourData, weight, level):
+def fit_light(x: Parameters, data: residuals.ColourData, weight, level):
     """Closed-form light (V, 9, 3) at the current shape and albedo, from a start at the expected level."""
-    albedo = terms.point_albedo(x, data)
+    albedo = residuals.point_albedo(x, data)
     size = data.image.shape[1]
 
     def one(pose, inverse_distance, expression, image, weight, level, old):
         geometry = evaluate(data.model, x.identity, expression)
-        points, basis = jax.vmap(lambda g: terms.image_point_and_basis(g, pose, inverse_distance, size))(geometry)
+        points, basis = jax.vmap(lambda g: residuals.image_point_and_basis(g, pose, inverse_distance, size))(geometry)
         start = jnp.where(jnp.all(old == ambient_light()), old * level, old)
         return solve_light(basis, albedo, bilinear(image, points), weight[:, 0] > 0.05, start, ridge=1e-3)
 

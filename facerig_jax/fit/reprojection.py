@@ -7,21 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from facerig_jax.config import FitConfig
 from facerig_jax.detect import landmarks68_from_dense
 from facerig_jax.detect.landmarks import LANDMARKS68
-from facerig_jax.geometry.camera import project, to_image
+from facerig_jax.geometry.camera import project_to_image
 from facerig_jax.geometry.crop import to_crop
 from facerig_jax.geometry.light import sh_basis, shade
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.geometry.rotation import euler_to_matrix, rotate
-from facerig_jax.head.model import landmark_positions
-from facerig_jax.inorig.energies import Posed, dense_landmarks
+from facerig_jax.head.model import dense_landmarks, landmark_positions
 from facerig_jax.numerics import masked_mean
 from facerig_jax.programs import kept
 from facerig_jax.raster.visibility import visible
 from facerig_jax.rig.apply import apply_rig
-from facerig_jax.rig.frozen import blendshape_weights
+from facerig_jax.rig.neural import blendshape_weights
 from facerig_jax.types import HeadModel, Rig, Views
 
 INNER = slice(17, 68)
@@ -44,27 +42,25 @@ class Reprojection:
     plain_error: jax.Array
 
 
-def reprojection(head: HeadModel, rig: Rig, views: Views, crop_size: int = FitConfig().crop_size) -> Reprojection:
+def reprojection(head: HeadModel, rig: Rig, views: Views) -> Reprojection:
     """Projects the rig into its views.
 
     Args:
       head: the head the rig was made with.
       rig: of the person.
       views: V views.
-      crop_size: side of the crop that the poses refer to, px.
 
     Returns:
       Reprojection; the errors of views without a face mean nothing.
     """
-    return Reprojection(*_reprojection(head, rig, views, crop_size))
+    return Reprojection(*_reprojection(head, rig, views))
 
 
-@kept("crop_size")
-def _reprojection(head: HeadModel, rig: Rig, views: Views, crop_size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+@kept()
+def _reprojection(head: HeadModel, rig: Rig, views: Views) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The fields of Reprojection, in their order."""
-    placed = place(rig, views)
-    posed = to_image(placed.projected, crop_size, crop_size)
-    seen = visible(posed, head.faces, crop_size).astype(posed.dtype)[..., None]
+    posed = place(rig, views)
+    seen = visible(posed, head.faces, views.crop.size).astype(posed.dtype)[..., None]
     detected = landmarks68_from_dense(to_crop(views.landmarks, views.crop))[:, INNER]
     eyes = landmarks68_from_dense(to_crop(views.landmarks, views.crop))[:, np.array(OUTER_EYES)]
     span = jnp.maximum(jnp.linalg.norm(eyes[:, 0] - eyes[:, 1], axis=-1), 1e-3)
@@ -78,7 +74,7 @@ def _reprojection(head: HeadModel, rig: Rig, views: Views, crop_size: int) -> tu
     if head.landmarks_dense is None:
         return posed, plain_error, plain_error
     order = np.array(LANDMARKS68)[INNER]
-    dense = dense_points(head, rig, views, crop_size)[:, order]
+    dense = dense_points(head, rig, views)[:, order]
     trusted = landmark_positions(head.landmarks_dense, seen)[:, order, 0] > 0.5
     trusted = trusted & (head.landmarks_dense.weight[order] > 0)[None]
     return posed, error(dense, trusted), plain_error
@@ -94,21 +90,14 @@ def face_brightness(head: HeadModel, rig: Rig, views: Views) -> jax.Array:
     return masked_mean(colour, facing, axis=-1)
 
 
-def place(rig: Rig, views: Views) -> Posed:
-    """The rig in every view."""
-    vertices, albedo = apply_rig(rig, views.expression)
-    return Posed(
-        vertices=vertices,
-        projected=project(vertices, views.pose, views.inverse_distance),
-        albedo=albedo,
-        identity=jnp.asarray(rig.identity_code),
-        modes=blendshape_weights(rig, views.expression),
-        pose=views.pose,
-        inverse_distance=views.inverse_distance,
-    )
+def place(rig: Rig, views: Views) -> jax.Array:
+    """(V, P, 3) crop pixels, image frame: the rig in every view."""
+    vertices, _ = apply_rig(rig, views.expression)
+    return project_to_image(vertices, views.pose, views.inverse_distance, views.crop.size)
 
 
-def dense_points(head: HeadModel, rig: Rig, views: Views, crop_size: int = FitConfig().crop_size) -> jax.Array:
+def dense_points(head: HeadModel, rig: Rig, views: Views) -> jax.Array:
     """(V, 468, 2) crop pixels where the detector would report the rig's dense landmarks; the head must know them."""
-    points = dense_landmarks(place(rig, views), head.landmarks_dense, head)
-    return to_image(project(points, views.pose, views.inverse_distance), crop_size, crop_size)[..., :2]
+    vertices, _ = apply_rig(rig, views.expression)
+    points = dense_landmarks(head, vertices, jnp.asarray(rig.identity_code), blendshape_weights(rig, views.expression))
+    return project_to_image(points, views.pose, views.inverse_distance, views.crop.size)[..., :2]

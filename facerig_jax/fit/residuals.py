@@ -11,8 +11,8 @@ from flax import struct
 from facerig_jax.config import Hyper
 from facerig_jax.fit.levenberg_marquardt import Normal, normal_of_views
 from facerig_jax.fit.linear_points import PointModel, evaluate
-from facerig_jax.fit.parameters import N_LIGHT, N_POSE, Unknowns, join_own
-from facerig_jax.geometry.camera import project, to_image
+from facerig_jax.fit.parameters import N_LIGHT, N_POSE, Parameters, join_own
+from facerig_jax.geometry.camera import project_to_image
 from facerig_jax.geometry.light import sh_basis
 from facerig_jax.geometry.rotation import euler_to_matrix, rotate
 from facerig_jax.geometry.sampling import sample_smooth
@@ -21,7 +21,7 @@ from facerig_jax.types import HeadModel
 
 
 @struct.dataclass
-class LandmarkData:
+class PointData:
     """What the landmark term compares.
 
     model:     PointModel of L points, C = 3.
@@ -39,9 +39,9 @@ class LandmarkData:
     common: jax.Array
     unit_mm: float = struct.field(pytree_node=False, default=1.0)
 
-    def view_axes(self) -> LandmarkData:
+    def view_axes(self) -> PointData:
         """Axes for `jax.vmap` over views."""
-        return LandmarkData(None, 0, 0, None, None, self.unit_mm)
+        return PointData(None, 0, 0, None, None, self.unit_mm)
 
 
 @struct.dataclass
@@ -52,18 +52,16 @@ class Whitening:
     common: jax.Array
 
 
-def landmark_pixels(x: Unknowns, data: LandmarkData, size: int) -> jax.Array:
+def point_pixels(x: Parameters, data: PointData, size: int) -> jax.Array:
     """(V, L, 2) model minus detected points in crop pixels."""
 
     def one(pose, inverse_distance, expression):
-        return to_image(project(evaluate(data.model, x.identity, expression), pose, inverse_distance), size, size)[
-            :, :2
-        ]
+        return project_to_image(evaluate(data.model, x.identity, expression), pose, inverse_distance, size)[:, :2]
 
     return jax.vmap(one)(x.pose, x.inverse_distance, x.expression) - data.detected
 
 
-def landmark_whitening(x: Unknowns, data: LandmarkData) -> Whitening:
+def point_whitening(x: Parameters, data: PointData) -> Whitening:
     """Whitening at the current scale and roll of each view, both held during a step.
 
     With noise covariance D + U'U (own and common), D^-1/2 whitens the residual r and Woodbury's identity gives
@@ -83,20 +81,20 @@ def landmark_whitening(x: Unknowns, data: LandmarkData) -> Whitening:
     return jax.vmap(one)(x.pose, data.weight)
 
 
-def landmark_energy(x: Unknowns, data: LandmarkData, whiten: Whitening, size: int) -> jax.Array:
+def point_energy(x: Parameters, data: PointData, whiten: Whitening, size: int) -> jax.Array:
     """Half the squared residuals in units of their noise."""
     own, common = _whitened_landmarks(x, data, whiten, size)
     return 0.5 * (jnp.sum(own**2) - jnp.sum(common**2))
 
 
-def landmark_normal(x: Unknowns, data: LandmarkData, whiten: Whitening, size: int) -> Normal:
-    """Normal equations of `landmark_energy`, of the unknowns GEOMETRY alone."""
+def point_normal(x: Parameters, data: PointData, whiten: Whitening, size: int) -> Normal:
+    """Normal equations of `point_energy`, of the unknowns GEOMETRY alone."""
 
     def jacobian(pose, inverse_distance, expression, turn):
         points = evaluate(data.model, x.identity, expression)
 
         def pixel(point, pose, inverse_distance):
-            return to_image(project(point[None], pose, inverse_distance), size, size)[0, :2]
+            return project_to_image(point[None], pose, inverse_distance, size)[0, :2]
 
         by_point, by_pose, by_distance = jax.vmap(jax.jacfwd(pixel, (0, 1, 2)), (0, None, None))(
             points, pose, inverse_distance
@@ -113,9 +111,9 @@ def landmark_normal(x: Unknowns, data: LandmarkData, whiten: Whitening, size: in
     return normal_of_views(shared, own, residual) - normal_of_views(mix(shared), mix(own), explained)
 
 
-def _whitened_landmarks(x: Unknowns, data: LandmarkData, whiten: Whitening, size: int):
+def _whitened_landmarks(x: Parameters, data: PointData, whiten: Whitening, size: int):
     """Residuals in units of their own noise (V, 2 L), and what common noise explains of them (V, N)."""
-    pixels = landmark_pixels(x, data, size)
+    pixels = point_pixels(x, data, size)
     own = jnp.einsum("vlij,vlj->vli", whiten.own, pixels, precision=HIGHEST).reshape(x.n_views, -1)
     return own, jnp.einsum("vnl,vl->vn", whiten.common, own, precision=HIGHEST)
 
@@ -142,16 +140,16 @@ class ColourData:
 def image_point_and_basis(geometry, pose, inverse_distance, size: int):
     """Image point (2,) crop px and SH basis (9,) of one vertex given by position and tangents (9,)."""
     normal = normalize(jnp.cross(*rotate(euler_to_matrix(pose[:3]), geometry[3:].reshape(2, 3))))
-    return to_image(project(geometry[None, :3], pose, inverse_distance), size, size)[0, :2], sh_basis(normal)
+    return project_to_image(geometry[None, :3], pose, inverse_distance, size)[0, :2], sh_basis(normal)
 
 
-def point_albedo(x: Unknowns, data: ColourData) -> jax.Array:
+def point_albedo(x: Parameters, data: ColourData) -> jax.Array:
     """(n, 3) linear RGB of the compared vertices."""
     return jnp.exp(data.albedo_mean + jnp.tensordot(x.albedo, data.albedo_basis, 1, precision=HIGHEST))
 
 
-def colour_terms(x: Unknowns, data: ColourData):
-    """Residuals (V, n, 3) = (observed - albedo * shading) / brightness, and their slope by albedo detail (V, n, 3)."""
+def colour_terms(x: Parameters, data: ColourData):
+    """Residuals (V, n, 3) = (crops - albedo * shading) / brightness, and their slope by albedo detail (V, n, 3)."""
     size = data.image.shape[1]
     albedo = point_albedo(x, data)
 
@@ -165,7 +163,7 @@ def colour_terms(x: Unknowns, data: ColourData):
     return jax.vmap(one)(x.pose, x.inverse_distance, x.expression, x.light, data.image, data.brightness)
 
 
-def colour_jacobian(x: Unknowns, data: ColourData):
+def colour_jacobian(x: Parameters, data: ColourData):
     """(V, n, 3, S) and (V, n, 3, O) derivatives of the colour residuals.
 
     The chain rule is applied at one place: a vertex's colour sees the shape only through 9 numbers, its position and
@@ -239,7 +237,7 @@ def detail_gain(slope, weight, detail):
     return jax.lax.rsqrt(1.0 / detail**2 + jnp.sum(weight * slope**2, 0))
 
 
-def prior_normal(x: Unknowns, light_level: jax.Array, hyper: Hyper, head: HeadModel) -> Normal:
+def prior_normal(x: Parameters, light_level: jax.Array, hyper: Hyper, head: HeadModel) -> Normal:
     """Gaussian priors and the soft bounds of the expression weights, as a diagonal system.
 
     light_level: (V,) expected constant coefficient of each view's light; head: for its unit and expression prior.
@@ -254,7 +252,7 @@ def prior_normal(x: Unknowns, light_level: jax.Array, hyper: Hyper, head: HeadMo
     return Normal(jnp.diag(weight + active), weight * error + pull / hyper.expression_bound**2, energy)
 
 
-def _own_prior(x: Unknowns, light_level, hyper: Hyper, head: HeadModel):
+def _own_prior(x: Parameters, light_level, hyper: Hyper, head: HeadModel):
     """Weights, errors and bound violations (V, O) of the per-view unknowns."""
     n_views, n_expression = x.expression.shape
     level = light_level[:, None]

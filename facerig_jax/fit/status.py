@@ -1,21 +1,42 @@
 """What happened to a view and to a subject. Reported as numbers, because nothing can be raised inside jit."""
 
+from __future__ import annotations
+
+import enum
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-OK = 0
-NO_FACE = 1
-OUT_OF_FRAME = 2
-NOT_FINITE = 3
-POOR_FIT = 4
-PADDING = 5
+# A view whose landmarks miss by more than this share of the face's size is reported as a poor fit.
+POOR_FIT = 0.05
 
+
+class Status(enum.IntEnum):
+    """The numbers in `Fit.status` and `Fit.views.status`."""
+
+    OK = 0
+    NO_FACE = 1
+    OUT_OF_FRAME = 2
+    NOT_FINITE = 3
+    POOR_FIT = 4
+    PADDING = 5
+
+    @property
+    def words(self) -> str:
+        """The status as a sentence."""
+        return WORDS[self]
+
+
+# Views that took part in a fit.
+USED = (Status.OK, Status.POOR_FIT)
 WORDS = {
-    OK: "ok",
-    NO_FACE: "no face found",
-    OUT_OF_FRAME: "most landmarks lie outside the photo",
-    NOT_FINITE: "the fit did not stay finite",
-    POOR_FIT: "the face does not fit the landmarks",
-    PADDING: "padding, not a photo",
+    Status.OK: "ok",
+    Status.NO_FACE: "no face found",
+    Status.OUT_OF_FRAME: "most landmarks lie outside the photo",
+    Status.NOT_FINITE: "the fit did not stay finite",
+    Status.POOR_FIT: "the face does not fit the landmarks",
+    Status.PADDING: "padding, not a photo",
 }
 
 
@@ -23,10 +44,10 @@ def describe(status) -> str | list:
     """The status in words.
 
     Args:
-      status: () one of this module's numbers, as in `Fit.status`; or (V,) of them, as in `Fit.views.status`.
+      status: () one of `Status`, as in `Fit.status`, or an array of them, as in `Fit.views.status`.
 
     Returns:
-      Its sentence; of an array the list of its sentences.
+      Its sentence, or nested lists of sentences.
 
     Raises:
       ValueError: no such status.
@@ -34,6 +55,22 @@ def describe(status) -> str | list:
     numbers = np.asarray(status)
     if numbers.ndim:
         return [describe(number) for number in numbers]
-    if numbers.item() not in WORDS:
-        raise ValueError(f"status: {numbers.item()!r} is not one of {min(WORDS)} to {max(WORDS)}.")
-    return WORDS[numbers.item()]
+    try:
+        return Status(int(numbers)).words
+    except ValueError:
+        raise ValueError(f"status: {numbers} is not one of {min(Status)} to {max(Status)}.") from None
+
+
+def end_status(status, pose, expression, error) -> jax.Array:
+    """(V,) status after the fit, from the status before it and the landmarks' relative error (V,)."""
+    finite = jnp.all(jnp.isfinite(pose), -1) & jnp.all(jnp.isfinite(expression), -1)
+    used = status == Status.OK
+    status = jnp.where(used & (error > POOR_FIT), Status.POOR_FIT, status)
+    return jnp.where(used & ~finite, Status.NOT_FINITE, status)
+
+
+def subject_status(status, neutral) -> jax.Array:
+    """() status of the subject from its views' and its rig's neutral (P, 3)."""
+    used = (status != Status.NO_FACE) & (status != Status.OUT_OF_FRAME) & (status != Status.PADDING)
+    whole = jnp.where(jnp.any(used), Status.OK, Status.NO_FACE)
+    return jnp.where(jnp.all(jnp.isfinite(neutral)), whole, Status.NOT_FINITE).astype(jnp.int32)

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from facerig_jax.geometry.camera import from_image
+from facerig_jax.geometry.rotation import matrix_to_euler
 from facerig_jax.numerics import HIGHEST
 
 
@@ -46,3 +48,14 @@ def similarity(
     spread = jnp.maximum(jnp.sum(weight * centred**2), 1e-12)
     scale = jnp.sum(singular * sign) / spread if with_scale else jnp.ones((), source.dtype)
     return Similarity(scale, rotation, target_mean - scale * jnp.matmul(rotation, source_mean, precision=HIGHEST))
+
+
+def pose_of_points(mean: jax.Array, detected: jax.Array, weight: jax.Array, size: int) -> jax.Array:
+    """(V, 6) poses by a similarity of mean points (L, 3) to detected ones (V, L, 3) crop px; no gradient."""
+
+    def pose(landmarks, weight):
+        target = jnp.concatenate([from_image(landmarks[:, :2], size, size), landmarks[:, 2:]], -1)
+        fit = similarity(mean, target, jnp.where(jnp.sum(weight) > 0, weight, 1.0))
+        return jnp.concatenate([matrix_to_euler(fit.rotation), fit.scale[None], fit.translation[:2]])
+
+    return jax.lax.stop_gradient(jax.vmap(pose)(detected, weight))

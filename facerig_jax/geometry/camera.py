@@ -42,6 +42,11 @@ def to_image(projected: jax.Array, height: int, width: int) -> jax.Array:
     return jnp.stack([x + width / 2, height - (y + height / 2) - 1, z], -1)
 
 
+def project_to_image(vertices: jax.Array, pose: jax.Array, inverse_distance: jax.Array | float, size: int) -> jax.Array:
+    """`project` (..., P, 3) into the image frame of a square image of side `size`, px."""
+    return to_image(project(vertices, pose, inverse_distance), size, size)
+
+
 def from_image(points: jax.Array, height: int, width: int) -> jax.Array:
     """Image pixels (..., 2) -> projected frame (..., 2); the inverse of `to_image` for u and v."""
     return jnp.stack([points[..., 0] - width / 2, height / 2 - 1 - points[..., 1]], -1)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from facerig_jax.types import Crop
 
 
-def crop_around(points: jax.Array, size: int, margin: float) -> Crop:
+def crop_around(points: jax.Array, size: int, margin) -> Crop:
     """A crop centred on the bounding box of points, `margin` times its larger side wide.
 
     Args:
@@ -21,7 +21,20 @@ def crop_around(points: jax.Array, size: int, margin: float) -> Crop:
     side = jnp.maximum(jnp.max(high - low, -1), 1.0) * margin
     scale = size / side
     # The crop's centre lies between its pixels size/2 - 1 and size/2: pixel centres are at integers.
-    return Crop(scale, (low + high) / 2 - ((size - 1) / 2 / scale)[..., None])
+    return Crop(scale, (low + high) / 2 - ((size - 1) / 2 / scale)[..., None], size)
+
+
+def zoomed(crop: Crop, size: int) -> Crop:
+    """The same window resampled to another size."""
+    zoom = size / crop.size
+    # Pixel centres are at integers, so the window's corner lies half a pixel outside its first pixel.
+    return Crop(crop.scale * zoom, crop.offset + (0.5 / zoom - 0.5) / crop.scale[..., None], size)
+
+
+def zoom_points(points: jax.Array, zoom: float) -> jax.Array:
+    """Pixels (..., 2 or 3) of a window -> of the same window `zoom` times as fine; z is scaled only."""
+    moved = (points[..., :2] + 0.5) * zoom - 0.5
+    return moved if points.shape[-1] == 2 else jnp.concatenate([moved, points[..., 2:] * zoom], -1)
 
 
 def to_crop(points: jax.Array, crop: Crop) -> jax.Array:
@@ -39,12 +52,12 @@ def _shifted(points: jax.Array, shift: jax.Array) -> jax.Array:
     return points + jnp.concatenate([shift, pad], -1)[..., None, :]
 
 
-def crop_image(image: jax.Array, crop: Crop, size: int) -> jax.Array:
-    """Resamples one photo (H, W, 3) into its crop (size, size, 3), antialiased when it shrinks; 0 outside the photo."""
+def crop_image(image: jax.Array, crop: Crop) -> jax.Array:
+    """Resamples one photo (H, W, 3) into its crop (S, S, 3), antialiased when it shrinks; 0 outside the photo."""
     translation = 0.5 - crop.scale * (crop.offset + 0.5)
     return jax.image.scale_and_translate(
         image,
-        (size, size, image.shape[-1]),
+        (crop.size, crop.size, image.shape[-1]),
         (0, 1),
         jnp.stack([crop.scale, crop.scale]),
         translation[::-1],

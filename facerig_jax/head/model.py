@@ -82,3 +82,18 @@ def landmark_positions(embedding: LandmarkEmbedding, verts: jax.Array) -> jax.Ar
 def _combine(code: jax.Array, basis: jax.Array) -> jax.Array:
     """(..., K) codes times (K, P, 3) basis."""
     return jnp.tensordot(code, basis, axes=1, precision=HIGHEST)
+
+
+def dense_landmarks(head: HeadModel, vertices: jax.Array, identity: jax.Array, modes: jax.Array) -> jax.Array:
+    """(V, L, 3) dense landmarks of meshes (V, P, 3), head units, as the detector would report them where it is known.
+
+    identity (I',) and modes (V, M) are the linear coefficients in the meshes, which the detector's bias depends on.
+    """
+    points = landmark_positions(head.landmarks_dense, vertices)
+    bias = head.dense_calibration
+    if bias is None:
+        return points
+    count, n_modes = min(len(identity), len(bias.identity)), min(modes.shape[1], len(bias.expression))
+    shift = jnp.tensordot(identity[:count], jnp.asarray(bias.identity)[:count], 1, precision=HIGHEST)
+    moved = jnp.einsum("vm,mlc->vlc", modes[:, :n_modes], jnp.asarray(bias.expression)[:n_modes], precision=HIGHEST)
+    return points + (shift + jnp.asarray(bias.offset))[None] + moved

@@ -6,17 +6,19 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from facerig_jax.config import LearnedConfig
 from facerig_jax.head.model import albedo as linear_albedo
+from facerig_jax.inorig.config import InorigConfig
+from facerig_jax.inorig.params import stage_modules
+from facerig_jax.inorig.rig_parts import WEIGHT_RANGE
 from facerig_jax.inorig.space import RigSpace
-from facerig_jax.networks.model import apply, stage_modules
-from facerig_jax.networks.rig_parts import WEIGHT_RANGE, MapOutput
+from facerig_jax.networks.tree import apply
 from facerig_jax.numerics import HIGHEST, linear_to_srgb
 from facerig_jax.raster.uv import uv_to_vertex
+from facerig_jax.rig.neural import blend_albedo
 from facerig_jax.types import HeadModel, RigWeights
 
-# Displacement in mm where a decoder's last layer gives 1.
-IDENTITY_MM, EXPRESSION_MM = 100.0, 10.0
+# Displacement in mm where the identity decoder's last layer gives 1.
+IDENTITY_MM = 100.0
 
 
 @struct.dataclass
@@ -47,7 +49,7 @@ class DecodedRig:
 
 
 def first_rig(
-    head: HeadModel, config: LearnedConfig, identity: jax.Array | None = None, tone: jax.Array | None = None
+    head: HeadModel, config: InorigConfig, identity: jax.Array | None = None, tone: jax.Array | None = None
 ) -> DecodedRig:
     """Before the first stage: the head at linear coefficients, by default the mean one, without networks.
 
@@ -81,19 +83,19 @@ def first_rig(
     )
 
 
-def working_albedo(head: HeadModel, code: jax.Array, config: LearnedConfig) -> jax.Array:
+def working_albedo(head: HeadModel, code: jax.Array, config: InorigConfig) -> jax.Array:
     """The linear model's albedo (P, 3) in the colour space that the solver works in."""
     value = linear_albedo(head, code)
     return value if config.linear_colour or head.albedo_space == "linear" else linear_to_srgb(value)
 
 
-def _texel_widths(config: LearnedConfig):
+def _texel_widths(config: InorigConfig):
     sizes = config.networks
     return (sizes.gate, sizes.uv_width), (sizes.albedo_gate, sizes.albedo_width)
 
 
 def decode(
-    params: dict, stage: int, space: RigSpace, code: RigCode, before: DecodedRig, head: HeadModel, config: LearnedConfig
+    params: dict, stage: int, space: RigSpace, code: RigCode, before: DecodedRig, head: HeadModel, config: InorigConfig
 ) -> DecodedRig:
     """The rig at one stage's code, on top of what earlier stages decoded.
 
@@ -145,88 +147,10 @@ def _add_modes(neutral: jax.Array, code: jax.Array, head: HeadModel) -> tuple[ja
     return neutral + moved, code[:count]
 
 
-def _decode_linear(stage: int, code: RigCode, before: DecodedRig, head: HeadModel, config: LearnedConfig) -> DecodedRig:
+def _decode_linear(stage: int, code: RigCode, before: DecodedRig, head: HeadModel, config: InorigConfig) -> DecodedRig:
     """Linear modes alone: identity adds up over the stages, albedo is the start's and the last stage's."""
     neutral, used = _add_modes(before.neutral, code.identity, head)
     count = min(code.albedo.shape[0], head.albedo_basis.shape[0])
     tone = before.tone.at[:count].add(code.albedo[:count])
     identity = before.identity.at[: used.shape[0]].add(used)
     return before.replace(neutral=neutral, identity=identity, albedo=working_albedo(head, tone, config))
-
-
-def blend_albedo(albedo: jax.Array, change: jax.Array) -> jax.Array:
-    """Moves an albedo in [0, 1] towards 0 (change = -1) or 1 (change = 1), so that it stays in between."""
-    return albedo + jnp.where(change < 0, albedo, 1 - albedo) * change
-
-
-def mode_weights(weights: RigWeights, expression: jax.Array, named_codes: bool, gain: float) -> jax.Array:
-    """Weights (V, M) of the linear modes at expression codes (V, K)."""
-    hidden = jnp.tanh(jnp.einsum("mk,vk->vm", weights.first, expression, precision=HIGHEST))
-    made = gain * jnp.tanh(jnp.einsum("mk,vk->vm", weights.second, hidden, precision=HIGHEST))
-    return made.at[:, : expression.shape[1]].add(expression) if named_codes else made
-
-
-def texel_networks(texels: jax.Array, expression: jax.Array, width: int) -> jax.Array:
-    """Every texel's two-layer network at expression codes: (S, S, m (K + n)), (V, K) -> (V, S, S, n)."""
-    codes = expression.shape[-1]
-    gate = texels.shape[-1] // (codes + width)
-    first = texels[..., : codes * gate].reshape(*texels.shape[:-1], codes, gate)
-    second = texels[..., codes * gate :].reshape(*texels.shape[:-1], gate, width)
-    hidden = jnp.tanh(jnp.einsum("stkj,vk->vstj", first, expression))
-    return jnp.tanh(jnp.einsum("stji,vstj->vsti", second, hidden))
-
-
-def output_map(texels: jax.Array, output: dict, expression: jax.Array, dtype: str) -> jax.Array:
-    """The three values (V, S, S, 3) that a map of per-texel networks gives."""
-    width = output["out"]["kernel"].shape[-2]
-    return apply(MapOutput(), output, texel_networks(texels, expression, width), dtype=dtype)
-
-
-def look_up(maps: jax.Array, uv: jax.Array) -> jax.Array:
-    """Maps (V, S, S, C) at the vertices, (V, P, C)."""
-    return jax.vmap(lambda texture: uv_to_vertex(texture, uv))(maps)
-
-
-def displace(
-    basis: jax.Array,
-    weights: RigWeights,
-    outputs: tuple[dict, ...],
-    expression: jax.Array,
-    uv: jax.Array,
-    *,
-    unit_mm: float,
-    named_codes: bool,
-    gain: float,
-    dtype: str = "float32",
-) -> jax.Array:
-    """Expression displacement of every view.
-
-    Args:
-      basis: (M, P, 3) linear modes, head units.
-      weights: the person's networks.
-      outputs: parameters of the last layers of the maps that are in use, coarse to fine.
-      expression: (V, K).
-      uv: (P, 2).
-      unit_mm: millimetres per head unit.
-      named_codes: see NetworkConfig.
-      gain: largest weight of a mode that the networks give.
-      dtype: precision of the convolutions.
-
-    Returns:
-      (V, P, 3) head units.
-    """
-    share = mode_weights(weights, expression, named_codes, gain)[:, : basis.shape[0]]
-    total = jnp.einsum("vm,mpc->vpc", share, basis[: share.shape[1]], precision=HIGHEST)
-    for texels, output in zip(weights.texels, outputs, strict=False):
-        total = total + look_up((EXPRESSION_MM / unit_mm) * output_map(texels, output, expression, dtype), uv)
-    return total
-
-
-def shade_albedo(
-    albedo: jax.Array, weights: RigWeights, output: dict | None, expression: jax.Array, uv: jax.Array, dtype="float32"
-) -> jax.Array:
-    """The albedo (V, P, 3) of every view: where it depends on the expression, through the per-texel networks."""
-    if output is None or weights.albedo_texels is None:
-        return jnp.broadcast_to(albedo, (expression.shape[0], *albedo.shape))
-    change = jnp.tanh(output_map(weights.albedo_texels, output, expression, dtype))
-    return blend_albedo(albedo[None], look_up(change, uv))

@@ -6,17 +6,16 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from facerig_jax.config import EnergyWeights, LearnedConfig
 from facerig_jax.geometry.camera import project, to_image
 from facerig_jax.geometry.light import sh_basis, shade
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.geometry.sampling import bilinear, image_to_map_points, sample_smooth
-from facerig_jax.head.model import landmark_positions
+from facerig_jax.head.model import dense_landmarks
+from facerig_jax.inorig.config import EnergyWeights, InorigConfig
 from facerig_jax.inorig.feature_energy import feature_energy
 from facerig_jax.inorig.landmark_energy import landmark68_points, landmark_energy
 from facerig_jax.inorig.photometric_energy import photometric_energy
-from facerig_jax.numerics import HIGHEST
-from facerig_jax.types import HeadModel, LandmarkEmbedding
+from facerig_jax.types import HeadModel
 
 # A vertex's colour counts where the crop lies inside its photo for at least this share of the sample.
 MIN_INSIDE = 0.99
@@ -84,7 +83,7 @@ def measure(
     observed: Observed,
     head: HeadModel,
     weights: EnergyWeights,
-    config: LearnedConfig,
+    config: InorigConfig,
 ) -> Measured:
     """All energies of one posed rig (docs/method.md section 6).
 
@@ -142,12 +141,12 @@ def observed_colours(observed: Observed, image: jax.Array, moves: bool = False) 
     return sampled[..., :3], jax.lax.stop_gradient(sampled[..., 3] > MIN_INSIDE)
 
 
-def uses_dense(head: HeadModel, config: LearnedConfig) -> bool:
+def uses_dense(head: HeadModel, config: InorigConfig) -> bool:
     """Whether the fit compares dense landmarks: those asked for and known on this head."""
     return config.landmarks == "dense" and head.landmarks_dense is not None
 
 
-def landmark_weights(head: HeadModel, config: LearnedConfig) -> jax.Array:
+def landmark_weights(head: HeadModel, config: InorigConfig) -> jax.Array:
     """(L,) how much each landmark counts, 1 on average: all of the 68; dense ones by trust and measured noise."""
     if not uses_dense(head, config):
         return jnp.ones(head.landmarks68.triangle.shape[0], head.mean.dtype)
@@ -157,24 +156,12 @@ def landmark_weights(head: HeadModel, config: LearnedConfig) -> jax.Array:
     return weight / jnp.mean(weight)
 
 
-def model_landmarks(posed: Posed, image, seen, face, observed: Observed, head: HeadModel, config: LearnedConfig):
+def model_landmarks(posed: Posed, image, seen, face, observed: Observed, head: HeadModel, config: InorigConfig):
     """(V, L, 2) px where the rig has the observed landmarks."""
     if uses_dense(head, config):
-        points = dense_landmarks(posed, head.landmarks_dense, head)
+        points = dense_landmarks(head, posed.vertices, posed.identity, posed.modes)
         size = observed.photo.shape[1]
         return to_image(project(points, posed.pose, posed.inverse_distance), size, size)[..., :2]
     return jax.vmap(
         lambda vertices, full, near, detected: landmark68_points(vertices, full, near, detected, head.landmarks68)
     )(image, seen, face, observed.landmarks)
-
-
-def dense_landmarks(posed: Posed, embedding: LandmarkEmbedding, head: HeadModel) -> jax.Array:
-    """(V, L, 3) dense points in the head frame, as the detector would report them where the head knows how."""
-    points = landmark_positions(embedding, posed.vertices)
-    habits = head.dense_calibration
-    if habits is None:
-        return points
-    count, modes = min(len(posed.identity), len(habits.identity)), min(posed.modes.shape[1], len(habits.expression))
-    shift = jnp.tensordot(posed.identity[:count], jnp.asarray(habits.identity)[:count], 1, precision=HIGHEST)
-    moved = jnp.einsum("vm,mlc->vlc", posed.modes[:, :modes], jnp.asarray(habits.expression)[:modes], precision=HIGHEST)
-    return points + (shift + jnp.asarray(habits.offset))[None] + moved

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from facerig_jax.config import LearnedConfig
-from facerig_jax.networks.model import parameter_shapes
+from facerig_jax.inorig.config import InorigConfig
+from facerig_jax.inorig.params import parameter_shapes
 
 # Entries that play no part in the forward pass (docs/method.md, "Golden arrays").
 UNUSED = re.compile(r"(.*\.num_batches_tracked|opt_layer\.anchor_ep_norms)$")
@@ -35,7 +35,7 @@ DECODERS = {
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
-def import_published(state_dict: Mapping[str, np.ndarray], config: LearnedConfig | None = None, dtype=None) -> dict:
+def import_published(state_dict: Mapping[str, np.ndarray], config: InorigConfig | None = None, dtype=None) -> dict:
     """The published weights as our parameters.
 
     Args:
@@ -52,7 +52,7 @@ def import_published(state_dict: Mapping[str, np.ndarray], config: LearnedConfig
     Example:
       params = import_published(read_pth("weights.pth"))
     """
-    template = parameter_shapes(config or LearnedConfig())
+    template = parameter_shapes(config or InorigConfig())
     leaves, structure = jax.tree_util.tree_flatten_with_path(template)
     left = {key for key in state_dict if not UNUSED.match(key)}
     arrays = []

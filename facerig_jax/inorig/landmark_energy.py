@@ -2,16 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from facerig_jax.detect.landmarks import FIXED68, SLIDING68
 from facerig_jax.head.model import landmark_positions
 from facerig_jax.numerics import masked_mean
 
 N_LANDMARKS = 68
-# Points 6-10 (chin) and 17-67 always keep their model point; the rest of the jaw line slides along the contour.
-FIXED68 = np.r_[np.zeros(6), np.ones(5), np.zeros(6), np.ones(51)].astype(bool)
-# int32: JAX 0.10.2 keeps what it made of a 64-bit index when float64 is switched on later in the process.
-SLIDING68 = np.flatnonzero(~FIXED68).astype(np.int32)
 
 
 def contour_points(points, visible, vertices_img, candidates, detected) -> jax.Array:

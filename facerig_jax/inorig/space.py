@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from facerig_jax.config import LearnedConfig
 from facerig_jax.geometry.camera import to_image
 from facerig_jax.geometry.sampling import bilinear, image_to_map_points
-from facerig_jax.networks.model import Pyramids, apply, stage_modules
+from facerig_jax.inorig.config import InorigConfig
+from facerig_jax.inorig.params import Pyramids, stage_modules
+from facerig_jax.networks.tree import apply
 from facerig_jax.raster.uv import UVTable, uv_table, vertex_to_uv
 from facerig_jax.types import HeadModel
 
@@ -27,7 +28,7 @@ class RigSpace:
     albedo: jax.Array
 
 
-def make_tables(head: HeadModel, config: LearnedConfig) -> dict[int, UVTable]:
+def make_tables(head: HeadModel, config: InorigConfig) -> dict[int, UVTable]:
     """The UV tables of all stages, by their size."""
     sizes = config.networks.uv_sizes[: config.stages] + config.networks.albedo_uv_sizes[: config.stages]
     return {size: uv_table(jnp.asarray(head.uv), head.faces, size) for size in sorted(set(sizes))}
@@ -42,8 +43,7 @@ def rig_space(
     view_mask: jax.Array,
     head: HeadModel,
     tables: dict[int, UVTable],
-    config: LearnedConfig,
-    clues: jax.Array | None = None,
+    config: InorigConfig,
 ) -> RigSpace:
     """The views' features at the previous reconstruction, in UV space, joined over views.
 
@@ -57,7 +57,6 @@ def rig_space(
       head: morphable head.
       tables: see `make_tables`.
       config: static settings.
-      clues: (V, P, C) what else the networks see at each vertex, where `config.start` is set.
 
     Returns:
       RigSpace.
@@ -68,7 +67,6 @@ def rig_space(
 
     def encode(name, maps, size):
         values = gather_features(maps, projected, keep, sizes.image_size)
-        values = values if clues is None else jnp.concatenate([values, clues], -1)
         texture = jax.vmap(lambda value: vertex_to_uv(value, tables[size]))(values)
         return apply(modules[name], params[name], texture, view_mask, dtype=sizes.dtype)
 

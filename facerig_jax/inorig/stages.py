@@ -1,6 +1,6 @@
-"""The learned solver: three coarse-to-fine stages of three gradient steps with learned sizes, as one scan.
+"""The published method: three coarse-to-fine stages of three gradient steps with learned sizes, as one scan.
 
-docs/method.md section 7. `solve_learned` is the table of contents, `run_stage` one stage's.
+docs/method.md section 7. `solve_stages` is the table of contents, `run_stage` one stage's.
 """
 
 from __future__ import annotations
@@ -12,38 +12,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from facerig_jax.config import EnergyWeights, LearnedConfig
 from facerig_jax.geometry.camera import normalized_to_pose, project, to_image
 from facerig_jax.geometry.light import ambient_light, sh_basis, solve_light
 from facerig_jax.geometry.mesh import vertex_normals
-from facerig_jax.geometry.rotation import euler_to_matrix
 from facerig_jax.head.coarse import thin
-from facerig_jax.inorig.decode import DecodedRig, RigCode, decode, displace, first_rig, mode_weights, shade_albedo
+from facerig_jax.inorig.config import EnergyWeights, InorigConfig
+from facerig_jax.inorig.decode import DecodedRig, RigCode, decode, first_rig
 from facerig_jax.inorig.energies import Measured, Observed, Posed, measure, model_landmarks, observed_colours, shading
+from facerig_jax.inorig.params import image_features, normalize_images, regress_pose, stage_modules
 from facerig_jax.inorig.space import RigSpace, make_tables, rig_space
-from facerig_jax.inorig.state import FirstGuess, Problem, SolverState, StageEnd, Unknowns
-from facerig_jax.networks.model import apply, image_features, normalize_images, regress_pose, stage_modules
+from facerig_jax.inorig.state import Problem, SolverState, StageEnd, Unknowns
+from facerig_jax.networks.tree import apply
 from facerig_jax.numerics import masked_mean, srgb_to_linear
 from facerig_jax.raster.uv import UVTable
 from facerig_jax.raster.visibility import visible
+from facerig_jax.rig.neural import displace, mode_weights, shade_albedo
 from facerig_jax.types import HeadModel
 
 # Darkest albedo whose shading, colour / albedo, says something about the light.
 MIN_ALBEDO = 1e-6
-# Darkest colour whose ratio to another one is looked at.
-MIN_COLOUR = 0.02
 # Which vertices of the views (V, P, 3) px a camera sees: (vertices_img, faces, size) -> (V, P) bool.
 Visibility = Callable[[jax.Array, jax.Array, int], jax.Array]
 
 
-def solve_learned(
+def solve_stages(
     params: dict,
     head: HeadModel,
     observed: Observed,
     weights: EnergyWeights,
-    config: LearnedConfig,
+    config: InorigConfig,
     *,
-    first: FirstGuess | None = None,
+    pose: jax.Array | None = None,
     see: Visibility = visible,
     tables: dict[int, UVTable] | None = None,
 ) -> tuple[SolverState, dict]:
@@ -55,16 +54,16 @@ def solve_learned(
       observed: crops and landmarks of V views.
       weights: traced settings.
       config: static settings.
-      first: what to start from; default: the mean head, posed by the pose regressor.
+      pose: (V, 6) normalised poses to start from; default: what the pose regressor says.
       see: visibility rule.
       tables: of `inorig.space.make_tables` for the head that the solver works on, where they are at hand.
 
     Returns:
       state: SolverState after the last stage.
-      trace: 'start' the first guess's 'projected' vertices (V, P, 3) and 'light' (V, 9, 3); 'steps' name ->
+      trace: 'start' the mean head's 'projected' vertices (V, P, 3) and 'light' (V, 9, 3); 'steps' name ->
         (stages, steps, ...), see `take_step`; 'stages' name -> (stages, ...), see `finish_stage`.
     """
-    problem, state = begin(params, head, observed, weights, config, first=first, see=see, tables=tables)
+    problem, state = begin(params, head, observed, weights, config, pose=pose, see=see, tables=tables)
 
     def stage(state, number):
         return run_stage(problem, number, config, see, state)
@@ -79,45 +78,41 @@ def begin(
     head: HeadModel,
     observed: Observed,
     weights: EnergyWeights,
-    config: LearnedConfig,
+    config: InorigConfig,
     *,
-    first: FirstGuess | None = None,
+    pose: jax.Array | None = None,
     see: Visibility = visible,
     tables: dict[int, UVTable] | None = None,
 ) -> tuple[Problem, SolverState]:
-    """What comes before the stages: features, the first pose, the mean head. Arguments as for `solve_learned`."""
+    """What comes before the stages: features, the first pose, the mean head. Arguments as for `solve_stages`."""
     with jax.named_scope("features"):
         photos = normalize_images(observed.photo)
         pyramids = image_features(params, photos, config.networks)
-        first = FirstGuess(regress_pose(params, photos, config.networks)) if first is None else first
-        first = jax.lax.stop_gradient(first) if config.detach else first
-        if config.flow is not None:  # its points are where they are, not where the detector would report them
-            head = head.replace(dense_calibration=None)
+        pose = regress_pose(params, photos, config.networks) if pose is None else pose
+        pose = jax.lax.stop_gradient(pose) if config.detach else pose
         work = thin(head) if config.coarse else head
         tables = make_tables(work, config) if tables is None else tables
-        problem = Problem(params, work, head, tables, pyramids, observed, weights, first.offsets)
+        problem = Problem(params, work, head, tables, pyramids, observed, weights)
     with jax.named_scope("start"):
-        return problem, start(problem, first, config, see)
+        return problem, start(problem, pose, config, see)
 
 
-def start(problem: Problem, first: FirstGuess, config: LearnedConfig, see: Visibility) -> SolverState:
-    """The head of the first guess, under the light that explains it best."""
-    pose, expression, head = first.pose, first.expression, problem.head
-    count = pose.shape[0]
-    rig = first_rig(head, config, first.identity, first.albedo)
-    expression = jnp.zeros((count, config.networks.codes), pose.dtype) if expression is None else expression
-    inverse = first.inverse_distance
-    inverse = jnp.full(count, config.inverse_distance * head.unit_mm, pose.dtype) if inverse is None else inverse
+def start(problem: Problem, pose: jax.Array, config: InorigConfig, see: Visibility) -> SolverState:
+    """The mean head at rest in poses (V, 6), under the light that explains it best."""
+    head, count = problem.head, pose.shape[0]
+    rig = first_rig(head, config)
+    expression = jnp.zeros((count, config.networks.codes), pose.dtype)
+    inverse = jnp.full(count, config.inverse_distance * head.unit_mm, pose.dtype)
     posed = place(problem, rig, 0, pose, expression, inverse, config)
     seen = see(_image(posed, problem), head.faces, problem.observed.photo.shape[1])
     ambient = jnp.broadcast_to(ambient_light(pose.dtype), (count, 9, 3))
     light = light_views(problem, posed, seen, ambient)
-    whole = first_rig(problem.whole, config, first.identity, first.albedo)
+    whole = first_rig(problem.whole, config)
     return SolverState(rig, whole, pose, expression, inverse, light, posed.projected, seen)
 
 
 def run_stage(
-    problem: Problem, number: int | jax.Array, config: LearnedConfig, see: Visibility, state: SolverState
+    problem: Problem, number: int | jax.Array, config: InorigConfig, see: Visibility, state: SolverState
 ) -> tuple[SolverState, dict]:
     """One stage: new UV features, codes from zero, gradient steps; then visibility and light.
 
@@ -133,7 +128,7 @@ def run_stage(
 
 
 def optimise(
-    problem: Problem, stage: int, config: LearnedConfig, see: Visibility, state: SolverState
+    problem: Problem, stage: int, config: InorigConfig, see: Visibility, state: SolverState
 ) -> tuple[StageEnd, dict]:
     """The gradient steps of one stage, and the rig that they end with."""
     head, params = problem.head, problem.params["stages"][stage]
@@ -154,7 +149,7 @@ def optimise(
     return StageEnd(rig, whole, posed, x.pose, x.expression), steps
 
 
-def stage_space(problem: Problem, stage: int, state: SolverState, config: LearnedConfig) -> RigSpace:
+def stage_space(problem: Problem, stage: int, state: SolverState, config: InorigConfig) -> RigSpace:
     """The space of rigs of one stage, from the images as the previous stage's reconstruction sees them."""
     return rig_space(
         problem.params["stages"][stage],
@@ -166,39 +161,17 @@ def stage_space(problem: Problem, stage: int, state: SolverState, config: Learne
         problem.head,
         problem.tables,
         config,
-        None if config.start is None else find_clues(problem, state, config),
     )
 
 
-def find_clues(problem: Problem, state: SolverState, config: LearnedConfig) -> jax.Array:
-    """(V, P, N_CLUES + N_OFFSETS) what a reconstruction that is nearly right leaves to be explained; no gradient.
-
-    The log of seen over rendered colour where the face is seen, whether it is, the neutral's distance from the mean in
-    cm, the view's rotation, and, with a flow network, what it said to the first guess.
-    """
-    head, observed = problem.head, problem.observed
-    size = observed.photo.shape[1]
-    colours, inside = observed_colours(observed, to_image(state.projected, size, size))
-    rendered = state.rig.albedo[None] * shading(state.projected, state.light, head)
-    seen = (state.seen & inside & (head.face_mask > 0.5)[None]).astype(colours.dtype)[..., None]
-    ratio = jnp.log(jnp.maximum(colours, MIN_COLOUR)) - jnp.log(jnp.maximum(rendered, MIN_COLOUR))
-    shape = (state.rig.neutral - head.mean) * (head.unit_mm / 10)
-    turn = euler_to_matrix(normalized_to_pose(state.pose, head.unit_mm, size)[:, :3]).reshape(-1, 1, 9)
-    full = colours.shape[:2]
-    parts = [ratio * seen, seen, jnp.broadcast_to(shape, (*full, 3)), jnp.broadcast_to(turn, (*full, 9))]
-    if config.flow is not None:
-        parts.append(problem.offsets)
-    return jax.lax.stop_gradient(jnp.concatenate(parts, -1))
-
-
-def zero_code(config: LearnedConfig, dtype) -> RigCode:
+def zero_code(config: InorigConfig, dtype) -> RigCode:
     """The rig code that every stage starts from."""
     sizes = config.networks
     return RigCode(*(jnp.zeros(n, dtype) for n in (sizes.identity_code, sizes.expression_code, sizes.albedo_code)))
 
 
 def place(
-    problem: Problem, rig: DecodedRig, stage: int, pose, expression, inverse_distance, config: LearnedConfig
+    problem: Problem, rig: DecodedRig, stage: int, pose, expression, inverse_distance, config: InorigConfig
 ) -> Posed:
     """A decoded rig in every view; `stage` is the last one whose networks take part."""
     head, sizes = problem.head, config.networks
@@ -232,7 +205,7 @@ def place(
 
 
 def stage_energy(
-    problem: Problem, stage: int, space: RigSpace, state: SolverState, config: LearnedConfig, see: Visibility
+    problem: Problem, stage: int, space: RigSpace, state: SolverState, config: InorigConfig, see: Visibility
 ) -> Callable[[Unknowns], tuple[jax.Array, tuple]]:
     """What a stage's steps lower: Unknowns -> (total, (Measured, 'projected' vertices, which are 'seen'))."""
     head, observed, params = problem.head, problem.observed, problem.params["stages"][stage]
@@ -255,7 +228,7 @@ def take_step(
     space: RigSpace,
     state: SolverState,
     x: Unknowns,
-    config: LearnedConfig,
+    config: InorigConfig,
     see: Visibility,
 ) -> tuple[Unknowns, dict]:
     """One gradient step with learned sizes, or with `config.update`'s.
@@ -276,7 +249,7 @@ def take_step(
     return x, {**measures, "gradient": gradient, "exponent": exponent, "size": size, "x": x}
 
 
-def step_exponents(params: dict, stage: int, measured: Measured, view_mask, config: LearnedConfig) -> jax.Array:
+def step_exponents(params: dict, stage: int, measured: Measured, view_mask, config: InorigConfig) -> jax.Array:
     """(5,) in (-1, 1) from the residual statistics averaged over views; 0 where step sizes are fixed."""
     statistics = {name: masked_mean(value, view_mask[:, None], axis=0) for name, value in measured.residual.items()}
     statistics = jax.lax.stop_gradient(statistics) if config.detach else statistics
@@ -303,7 +276,7 @@ def descend(x: Unknowns, gradient: Unknowns, size: jax.Array, count: jax.Array) 
 
 
 def finish_stage(
-    problem: Problem, state: SolverState, end: StageEnd, config: LearnedConfig, see: Visibility
+    problem: Problem, state: SolverState, end: StageEnd, config: InorigConfig, see: Visibility
 ) -> tuple[SolverState, dict]:
     """Sees what the cameras see of the stage's rig, and solves the light.
 

@@ -1,45 +1,21 @@
-"""What the learned solver starts from, holds still, changes, and hands from stage to stage."""
+"""What the published method holds still, changes, and hands from stage to stage."""
 
 from __future__ import annotations
 
 import jax
 from flax import struct
 
-from facerig_jax.config import EnergyWeights
+from facerig_jax.inorig.config import EnergyWeights
 from facerig_jax.inorig.decode import DecodedRig, RigCode
 from facerig_jax.inorig.energies import Observed, Posed
-from facerig_jax.networks.model import Pyramids
+from facerig_jax.inorig.params import Pyramids
 from facerig_jax.raster.uv import UVTable
 from facerig_jax.types import HeadModel
 
 
 @struct.dataclass
-class FirstGuess:
-    """What the first stage starts from; what is None is the mean head's, at rest.
-
-    pose:       (V, 6) normalised.
-    inverse_distance: (V,) 1 / head units.
-    identity:   (I',) coefficients.
-    albedo:     (A,) coefficients.
-    expression: (V, E) weights of the named blendshapes.
-    offsets:    (V, P, 3) where the flow network still sees the vertices that the solver works on, and how surely:
-                fit.correspondences.values_seen.
-    """
-
-    pose: jax.Array
-    inverse_distance: jax.Array | None = None
-    identity: jax.Array | None = None
-    albedo: jax.Array | None = None
-    expression: jax.Array | None = None
-    offsets: jax.Array | None = None
-
-
-@struct.dataclass
 class Problem:
-    """What stays the same during a fit; `head` is what the solver works on, `whole` what the rig is decoded for.
-
-    offsets: of FirstGuess.
-    """
+    """What stays the same during a fit; `head` is what the solver works on, `whole` what the rig is decoded for."""
 
     params: dict
     head: HeadModel
@@ -48,7 +24,6 @@ class Problem:
     pyramids: Pyramids
     observed: Observed
     weights: EnergyWeights
-    offsets: jax.Array | None = None
 
 
 @struct.dataclass

@@ -1,12 +1,17 @@
 """The network that sees, in UV space, where a face that has been fitted roughly differs from the photo."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from facerig_jax.config import FlowConfig
 from facerig_jax.networks.layers import convolve
 
 GROUPS = 8
+# Channels of the maps that it sees, see fit.correspondences.flow_maps.
+N_FLOW = 17
 # The offset in mm where the last layer gives 1, and the range of the logarithm of its expected error in mm.
 GAIN_MM = 2.0
 LOG_ERROR = (-2.5, 3.0)
@@ -71,3 +76,23 @@ class FlowNet(nn.Module):
             x = FlowBlock(width, name=f"up{number}")(jnp.concatenate([x, fine], -1))
         x = _conv(3, bias=True, name="out")(x)
         return GAIN_MM * x[..., :2], jnp.clip(x[..., 2], *LOG_ERROR)
+
+
+def flow_module(config: FlowConfig) -> FlowNet:
+    """The network of these sizes."""
+    return FlowNet(config.widths, config.place)
+
+
+@functools.cache
+def flow_shapes(config: FlowConfig) -> dict:
+    """Its parameters as jax.ShapeDtypeStruct.
+
+    Raises:
+      ValueError: a size in `config` is not allowed.
+    """
+    if any(width % GROUPS for width in config.widths):
+        raise ValueError(f"flow.widths: multiples of {GROUPS} are needed, got {config.widths}.")
+    if config.uv_size % 2 ** len(config.widths):
+        raise ValueError(f"flow.uv_size: a multiple of {2 ** len(config.widths)} is needed, got {config.uv_size}.")
+    seen = jax.ShapeDtypeStruct((1, config.uv_size, config.uv_size, N_FLOW), jnp.float32)
+    return jax.eval_shape(flow_module(config).init, jax.random.key(0), seen)["params"]

@@ -14,7 +14,7 @@ import numpy as np
 from facerig_jax.detect.landmarks import POINTS7
 from facerig_jax.export import export_rig
 from facerig_jax.export.rig_file import save_views
-from facerig_jax.fit.status import OK, POOR_FIT, describe
+from facerig_jax.fit.status import USED, Status, describe
 from facerig_jax.head.model import landmark_positions
 from facerig_jax.io.files import atomic_write, write_image
 from facerig_jax.io.folder import RECORD
@@ -86,7 +86,7 @@ class Result:
     @property
     def used(self) -> list[bool]:
         """Which views took part in the fit."""
-        return [int(status) in (OK, POOR_FIT) for status in self.fit.views.status]
+        return [int(status) in USED for status in self.fit.views.status]
 
 
 def write_meshes(folder: Path, head: HeadModel, result: Result) -> None:
@@ -154,7 +154,7 @@ def write_page(folder: Path, result: Result) -> None:
     report = Report(
         title="Face rig",
         status=describe(status),
-        ok=status == OK,
+        ok=status == Status.OK,
         summary=_summary(result),
         views=views,
         turntable=list(result.turntable),
@@ -199,7 +199,7 @@ def _report_view(result: Result, number: int) -> ReportView:
     }
     pictures = dict(result.pictures[number])
     pictures["input"] = pictures.pop("landmarks")
-    return ReportView(photo.name, describe(status), status == OK, facts, **pictures)
+    return ReportView(photo.name, describe(status), status == Status.OK, facts, **pictures)
 
 
 def _summary(result: Result) -> dict[str, str]:

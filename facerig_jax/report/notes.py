@@ -7,7 +7,7 @@ import numpy as np
 from facerig_jax.config import Hyper
 from facerig_jax.fit.coverage import describe_cover
 from facerig_jax.fit.photometric import colour_trust
-from facerig_jax.fit.status import OK, POOR_FIT
+from facerig_jax.fit.status import USED
 from facerig_jax.numerics import linear_to_srgb
 from facerig_jax.types import Fit
 
@@ -24,7 +24,7 @@ def dark_notes(brightness, status, files) -> list[str]:
       files: names of the photos.
     """
     trust, level = (np.asarray(values) for values in (colour_trust(brightness, Hyper()), linear_to_srgb(brightness)))
-    used = [number for number in range(len(files)) if int(status[number]) in (OK, POOR_FIT)]
+    used = [number for number in range(len(files)) if int(status[number]) in USED]
     dark = [number for number in used if trust[number] < DARK]
     said = "{} is very dark (mean level of the face: {:.0f} of 255): its colours are mostly noise and count little."
     notes = [said.format(files[number], 255 * level[number]) for number in dark]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from facerig_jax.geometry.camera import to_image
-from facerig_jax.geometry.crop import crop_image
+from facerig_jax.geometry.crop import crop_image, zoom_points, zoomed
 from facerig_jax.head.coarse import thin
 from facerig_jax.numerics import srgb_to_linear
 from facerig_jax.raster.render import composite, linear_to_srgb8, render_geometry, render_mesh
@@ -53,7 +53,7 @@ def step_energies(trace) -> dict[str, np.ndarray]:
     return {name: values for name, values in found.items() if name == "total" or values.any()}
 
 
-def fit_steps(head: HeadModel, fit: Fit, photos, names, used, crop_size: int, size: int = 288) -> Steps | None:
+def fit_steps(head: HeadModel, fit: Fit, photos, names, used, size: int = 288) -> Steps | None:
     """Draws a learned fit's trace in the photo that shows the face most from the front.
 
     Args:
@@ -62,7 +62,6 @@ def fit_steps(head: HeadModel, fit: Fit, photos, names, used, crop_size: int, si
       photos: (V, H, W, 3) uint8 sRGB, padded photos.
       names: of the views.
       used: which views took part.
-      crop_size: side of the crop that the poses refer to, px.
       size: side of the pictures, px.
 
     Returns:
@@ -80,7 +79,7 @@ def fit_steps(head: HeadModel, fit: Fit, photos, names, used, crop_size: int, si
     largest = np.quantile(np.asarray(moved)[:, np.asarray(head.face_mask) > 0.5], SHOWN_SHARE, axis=1)
     largest = np.maximum(largest, LEAST_MM)
     crop = jax.tree.map(lambda x: x[view], fit.views.crop)
-    drawn = _draw(head.faces, projected, moved, jnp.asarray(photos[view]), crop, size, crop_size)
+    drawn = _draw(head.faces, projected, moved, jnp.asarray(photos[view]), crop, size)
     pictures, fields, coverage = (np.asarray(x) for x in drawn)
     heat = [heat_map(*field, mask > 0.99) for *field, mask in zip(fields, largest, coverage, strict=True)]
     sizes = np.asarray(steps["size"], np.float64)
@@ -94,13 +93,11 @@ def fit_steps(head: HeadModel, fit: Fit, photos, names, used, crop_size: int, si
     )
 
 
-@functools.partial(jax.jit, static_argnames=("size", "crop_size"))
-def _draw(faces, projected, moved, photo, crop: Crop, size: int, crop_size: int):
+@functools.partial(jax.jit, static_argnames="size")
+def _draw(faces, projected, moved, photo, crop: Crop, size: int):
     """Pictures (S, T + 1, s, s, 3) uint8, movement and coverage (S, s, s), from projected vertices (S, T + 1, P, 3)."""
-    zoom = size / crop_size
-    posed = (to_image(projected, crop_size, crop_size) + 0.5) * zoom - 0.5
-    crop = Crop(crop.scale * zoom, (0.5 / zoom - 0.5) / crop.scale + crop.offset)
-    photo = crop_image(srgb_to_linear(photo.astype(jnp.float32) / 255), crop, size)
+    posed = zoom_points(to_image(projected, crop.size, crop.size), size / crop.size)
+    photo = crop_image(srgb_to_linear(photo.astype(jnp.float32) / 255), zoomed(crop, size))
 
     def clay(vertices):
         return linear_to_srgb8(composite(*render_geometry(vertices, faces, size, size, 2, 0.0), photo))

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from facerig_jax.config import FitConfig
-from facerig_jax.geometry.camera import project, to_image
-from facerig_jax.geometry.crop import crop_image, to_crop
+from facerig_jax.geometry.camera import project_to_image
+from facerig_jax.geometry.crop import crop_image, to_crop, zoom_points, zoomed
 from facerig_jax.geometry.light import sh_basis, shade
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.geometry.rotation import euler_to_matrix, rotate
@@ -19,9 +18,9 @@ from facerig_jax.programs import kept
 from facerig_jax.raster.render import clay, composite, linear_to_srgb8, render_mesh, turntable
 from facerig_jax.report.pictures import draw_points, heat_map
 from facerig_jax.rig.apply import apply_rig
-from facerig_jax.rig.frozen import rest_albedo
+from facerig_jax.rig.neural import rest_albedo
 from facerig_jax.texture import vertex_colours
-from facerig_jax.types import Crop, HeadModel, Rig, Views
+from facerig_jax.types import HeadModel, Rig, Views
 
 # Opacity of the meshes laid over a photo.
 OVERLAY, GEOMETRY = 0.85, 1.0
@@ -47,7 +46,7 @@ EXPRESSIONS = {
 
 
 def view_pictures(
-    head: HeadModel, rig: Rig, views: Views, photos, keep, size: int = 384, crop_size: int = FitConfig().crop_size
+    head: HeadModel, rig: Rig, views: Views, photos, keep, size: int = 384
 ) -> list[dict[str, np.ndarray] | None]:
     """The pictures of every view, by one compiled program.
 
@@ -58,14 +57,13 @@ def view_pictures(
       photos: (V, H, W, 3) uint8 sRGB, padded photos.
       keep: (V,) bool; others (padding, no face) get None.
       size: side of the pictures, px; they show the crop that was fitted.
-      crop_size: side of the crop that the poses refer to, px.
 
     Returns:
       per view name -> (size, size, 3) uint8: 'input', 'landmarks' (the detected ones on the input), 'overlay',
       'geometry', 'albedo', 'lighting', 'residual' (mean absolute sRGB difference, see RESIDUAL_SCALE).
     """
-    drawn = jax.tree.map(np.asarray, _draw(head, rig, views, jnp.asarray(photos), size, crop_size))
-    landmarks = _to_picture(np.asarray(to_crop(views.landmarks, views.crop)), size / crop_size)
+    drawn = jax.tree.map(np.asarray, _draw(head, rig, views, jnp.asarray(photos), size))
+    landmarks = np.asarray(to_crop(views.landmarks, zoomed(views.crop, size)))
     return [_finish(drawn, number, landmarks[number]) if kept else None for number, kept in enumerate(keep)]
 
 
@@ -77,29 +75,22 @@ def _finish(drawn: dict[str, np.ndarray], number: int, landmarks) -> dict[str, n
     return pictures
 
 
-def _to_picture(points: np.ndarray, zoom: float) -> np.ndarray:
-    """Crop pixels -> pixels of the picture; pixel centres are at integers."""
-    return (points + 0.5) * zoom - 0.5
-
-
-@kept("size", "crop_size")
-def _draw(head: HeadModel, rig: Rig, views: Views, photos, size: int, crop_size: int) -> dict[str, jax.Array]:
+@kept("size")
+def _draw(head: HeadModel, rig: Rig, views: Views, photos, size: int) -> dict[str, jax.Array]:
     """Name -> (V, size, size, 3) uint8, and 'difference' (sRGB) and 'mask' (V, size, size)."""
-    zoom = size / crop_size
 
     def draw(view):
         views, photo = view
         verts, albedo = apply_rig(rig, views.expression)
-        posed = to_image(project(verts, views.pose, views.inverse_distance), crop_size, crop_size)
-        posed = (posed + 0.5) * zoom - 0.5
+        posed = project_to_image(verts, views.pose, views.inverse_distance, views.crop.size)
+        posed = zoom_points(posed, size / views.crop.size)
         normals = rotate(euler_to_matrix(views.pose[:3]), vertex_normals(verts, head.faces))
         shading = jnp.maximum(shade(sh_basis(normals), views.light), 0)
         face = jnp.asarray(head.face_mask)[:, None]
         channels = jnp.concatenate([albedo * shading, albedo, shading, normals, face], -1)
         channels, coverage = render_mesh(posed, head.faces, channels, size, size, 2, 0.0)
         lit, albedo, shading, normals, face = jnp.split(channels, (3, 6, 9, 12), -1)
-        crop = Crop(views.crop.scale * zoom, (0.5 / zoom - 0.5) / views.crop.scale + views.crop.offset)
-        photo = crop_image(srgb_to_linear(photo.astype(jnp.float32) / 255), crop, size)
+        photo = crop_image(srgb_to_linear(photo.astype(jnp.float32) / 255), zoomed(views.crop, size))
         level = masked_mean(shading, face, axis=(0, 1))
         lit = jnp.clip(lit, 0, 1)
         return {

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from facerig_jax.checks import check_shape
 from facerig_jax.numerics import HIGHEST
-from facerig_jax.rig.frozen import neural_mesh
+from facerig_jax.rig.neural import neural_mesh
 from facerig_jax.types import Rig
 
 

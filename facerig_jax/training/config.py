@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from flax import struct
 
-from facerig_jax.config import BASE, LearnedConfig
+from facerig_jax.inorig.config import BASE, InorigConfig
 from facerig_jax.synthetic.subject import SubjectConfig
 
 TASKS = ("fit", "pose", "flow")
@@ -133,7 +133,7 @@ class TrainConfig:
 
     name: str = "train"
     task: str = "fit"
-    model: LearnedConfig = BASE
+    model: InorigConfig = BASE
     energies: tuple[float, float, float] = (0.25, 0.025, 1.0)
     losses: LossWeights = LossWeights()
     data: DataConfig = DataConfig()

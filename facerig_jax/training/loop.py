@@ -15,12 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from facerig_jax.config import EnergyWeights
 from facerig_jax.data.subjects import Source
 from facerig_jax.detect import load_detector
+from facerig_jax.inorig.config import EnergyWeights
 from facerig_jax.io.files import atomic_write
-from facerig_jax.networks.model import init_params
-from facerig_jax.networks.weights import read_weights, write_weights
 from facerig_jax.training.checkpoints import Checkpoints
 from facerig_jax.training.config import DataConfig, TrainConfig
 from facerig_jax.training.examples import Examples
@@ -38,6 +36,7 @@ from facerig_jax.training.train_step import (
 from facerig_jax.training.vary import vary
 from facerig_jax.training.workdir import DONE, WEIGHTS, Records, open_workdir
 from facerig_jax.types import HeadModel
+from facerig_jax.weights import init_params, read_weights, write_weights
 
 # Sources with more subjects than this are drawn as they are needed, this many at a time.
 ENDLESS, BLOCK = 10**8, 64

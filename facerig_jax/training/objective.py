@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from flax import struct
 
 from facerig_jax.checks import check_choice
-from facerig_jax.config import EnergyWeights, LearnedConfig
 from facerig_jax.data.subjects import Subject
 from facerig_jax.fit.correspondences import flow_maps, flow_tables
 from facerig_jax.fit.linear_points import dense_landmark_model, landmark68_model
@@ -22,11 +21,14 @@ from facerig_jax.geometry.crop import to_crop
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.head.coarse import thin, thin_index
 from facerig_jax.head.model import landmark_positions, neutral
+from facerig_jax.inorig.config import EnergyWeights, InorigConfig
 from facerig_jax.inorig.energies import Observed, uses_dense
+from facerig_jax.inorig.params import normalize_images, regress_pose
 from facerig_jax.inorig.space import make_tables
 from facerig_jax.inorig.stages import solve_learned
 from facerig_jax.inorig.state import FirstGuess
-from facerig_jax.networks.model import apply, flow_module, normalize_images, regress_pose
+from facerig_jax.networks.flow import flow_module
+from facerig_jax.networks.tree import apply
 from facerig_jax.numerics import HIGHEST, masked_mean, safe_norm, srgb_to_linear
 from facerig_jax.raster.uv import UVTable, vertex_to_uv
 from facerig_jax.training import losses
@@ -120,7 +122,7 @@ class FlowExample:
     known: jax.Array
 
 
-def make_teacher(head: HeadModel, model: LearnedConfig, params: dict | None = None) -> Teacher:
+def make_teacher(head: HeadModel, model: InorigConfig, params: dict | None = None) -> Teacher:
     """Prepares a head, whose triangles must be given as numbers, for the losses of a solver.
 
     Args:
@@ -137,7 +139,7 @@ def make_teacher(head: HeadModel, model: LearnedConfig, params: dict | None = No
     return Teacher(jax.tree.map(jnp.asarray, head), work, index, losses.mesh_edges(work.faces), tables, params)
 
 
-def prepared_models(config: TrainConfig) -> tuple[LearnedConfig, ...]:
+def prepared_models(config: TrainConfig) -> tuple[InorigConfig, ...]:
     """The solver's settings that a run's subjects are prepared with, one after the other.
 
     The flow network learns on the fit to the detected landmarks, in the crops of that fit; where there is one to start
@@ -155,7 +157,7 @@ def prepared_models(config: TrainConfig) -> tuple[LearnedConfig, ...]:
     return tuple(dataclasses.replace(model, flow=flow, start=start, networks=networks, stages=0) for flow in flows)
 
 
-def make_example(subject: Subject, teacher: Teacher, model: LearnedConfig) -> Example:
+def make_example(subject: Subject, teacher: Teacher, model: InorigConfig) -> Example:
     """Prepares a subject exactly as `fit_rig` does, but that its crops are rounded to 8 bits.
 
     Landmarks that the subject does not give are found on its photos.
@@ -180,7 +182,7 @@ def make_example(subject: Subject, teacher: Teacher, model: LearnedConfig) -> Ex
     )
 
 
-def make_flow_example(example: Example, teacher: Teacher, model: LearnedConfig) -> FlowExample:
+def make_flow_example(example: Example, teacher: Teacher, model: InorigConfig) -> FlowExample:
     """What the flow network sees of a prepared subject; made once, so that no epoch draws the maps again."""
     work, tables, size = teacher.work, teacher.tables, example.photo.shape[1]
     evidence, first = evidence_of(example, model), example.first
@@ -206,7 +208,7 @@ def make_flow_example(example: Example, teacher: Teacher, model: LearnedConfig) 
     return FlowExample(maps.astype(jnp.float16), offset.astype(jnp.float16), known)
 
 
-def evidence_of(example: Example, model: LearnedConfig) -> Observed:
+def evidence_of(example: Example, model: InorigConfig) -> Observed:
     """What the solver looks at."""
     photo = example.photo.astype(jnp.float32) / 255
     colour = srgb_to_linear(photo) if model.linear_colour else photo
@@ -288,7 +290,7 @@ def example_loss(
     return loss, {**terms, "error": errors}
 
 
-def fit_losses(params, teacher: Teacher, evidence: Observed, first, target: Target, energies, model: LearnedConfig):
+def fit_losses(params, teacher: Teacher, evidence: Observed, first, target: Target, energies, model: InorigConfig):
     """Losses over the whole trajectory, by name, and the neutral's errors; see `example_loss`."""
     _, trace = solve_learned(params, teacher.head, evidence, energies, model, first=first, tables=teacher.tables)
     after = {
@@ -304,7 +306,7 @@ def fit_losses(params, teacher: Teacher, evidence: Observed, first, target: Targ
     return terms, neutral_errors(trace["stages"]["neutral"], first, target, teacher.work)
 
 
-def posed_losses(after: dict, evidence: Observed, target: Target, teacher: Teacher, model: LearnedConfig) -> dict:
+def posed_losses(after: dict, evidence: Observed, target: Target, teacher: Teacher, model: InorigConfig) -> dict:
     """The published losses of posed meshes, summed over stages and steps, means over the views that count."""
     if target.projected is None:
         return {}
@@ -334,7 +336,7 @@ def posed_losses(after: dict, evidence: Observed, target: Target, teacher: Teach
     return {name: jnp.sum(masked_mean(value, evidence.view_mask, -1)) for name, value in terms.items()}
 
 
-def stage_losses(ends: dict, evidence: Observed, target: Target, teacher: Teacher, model: LearnedConfig) -> dict:
+def stage_losses(ends: dict, evidence: Observed, target: Target, teacher: Teacher, model: InorigConfig) -> dict:
     """Our losses of every stage's rig, summed over stages."""
     work, mask, views = teacher.work, target.mask, evidence.view_mask
     both = views[:, None] * mask[None]
@@ -376,7 +378,7 @@ def neutral_errors(neutrals, first: FirstGuess | None, target: Target, work: Hea
     return jax.lax.stop_gradient(jax.vmap(error)(jnp.concatenate([guess[None], neutrals])))
 
 
-def pose_losses(params, teacher: Teacher, evidence: Observed, first, target: Target, energies, model: LearnedConfig):
+def pose_losses(params, teacher: Teacher, evidence: Observed, first, target: Target, energies, model: InorigConfig):
     """The pose regressor's loss, by name: the mean head at the regressed pose against the truth, up to depth."""
     del energies
     work, size = teacher.work, evidence.photo.shape[1]
@@ -389,7 +391,7 @@ def pose_losses(params, teacher: Teacher, evidence: Observed, first, target: Tar
     return {"depth": loss}, neutral_errors(jnp.zeros((0, *work.mean.shape)), first, target, work)
 
 
-def flow_losses(params, example: FlowExample, model: LearnedConfig):
+def flow_losses(params, example: FlowExample, model: InorigConfig):
     """The flow network's loss, by name: the truth is Laplace distributed around its offsets; and the offsets' rms (2,),
     mm: of the truth, and of what the network leaves of it.
     """

@@ -15,10 +15,11 @@ from flax import struct
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from facerig_jax.checks import check_choice
-from facerig_jax.config import EnergyWeights, LearnedConfig
-from facerig_jax.networks.model import init_params, parameter_shapes
+from facerig_jax.inorig.config import EnergyWeights, InorigConfig
+from facerig_jax.inorig.params import parameter_shapes
 from facerig_jax.training.config import SCHEDULES, LossWeights, OptimizerConfig, TrainConfig
 from facerig_jax.training.objective import Teacher, example_loss
+from facerig_jax.weights import init_params
 
 # The batch is spread over this axis; weights are the same everywhere.
 DATA = "data"
@@ -46,7 +47,7 @@ class TrainState:
     average: jax.Array
 
 
-def to_tree(vector: jax.Array, model: LearnedConfig) -> dict:
+def to_tree(vector: jax.Array, model: InorigConfig) -> dict:
     """The vector (N,) of all weights as the networks' parameters."""
     shapes = parameter_shapes(model)
     leaves, structure = jax.tree.flatten(shapes)

@@ -6,9 +6,9 @@ from helpers.subjects import small_head, small_params
 from helpers.tiny import SIZES, tiny_params
 
 import facerig_jax
-from facerig_jax.config import LearnedConfig
+from facerig_jax.inorig.config import InorigConfig
 
-CONFIG = LearnedConfig(
+CONFIG = InorigConfig(
     networks=dataclasses.replace(SIZES, pose_blocks=(), codes=6, modes=6, named_codes=True, norm="group"),
     landmarks="dense",
     linear_colour=True,

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from helpers.dome import face_model, recipe
 
-from facerig_jax.config import LearnedConfig, NetworkConfig
 from facerig_jax.data.subjects import Subject
 from facerig_jax.detect.landmarks import LANDMARKS68
 from facerig_jax.fit.preprocess import N_LANDMARKS
 from facerig_jax.geometry.camera import normalized_to_pose, project, to_image
 from facerig_jax.head import load_published_form
 from facerig_jax.head.model import landmark_positions
+from facerig_jax.inorig.config import InorigConfig, NetworkConfig
 from facerig_jax.inorig.energies import Observed
-from facerig_jax.networks.model import parameter_shapes
+from facerig_jax.inorig.params import parameter_shapes
 from facerig_jax.types import LandmarkEmbedding
 
 SIZES = NetworkConfig(
@@ -43,7 +43,7 @@ SIZES = NetworkConfig(
     albedo_step_hidden=4,
 )
 # Step sizes small enough that random networks' steps stay near the start.
-CONFIG = LearnedConfig(
+CONFIG = InorigConfig(
     networks=SIZES,
     step_scale=((1, 1, 1, 1, 1),) * 3,
     step_bias=((-3, -5, -4, -3, -2),) * 3,
@@ -113,7 +113,7 @@ QUIET = {"identity/out": 0.05, "expression_out/out": 0.2, "pose/out": 0.1}
 
 
 @functools.cache
-def tiny_params(config: LearnedConfig = CONFIG) -> dict:
+def tiny_params(config: InorigConfig = CONFIG) -> dict:
     """Parameters of all networks: random, awake in the last layers too, with moderate displacements."""
 
     def soften(path, leaf):
@@ -178,7 +178,7 @@ class TinySubjects:
         return Subject(**{name: np.asarray(value, np.float32) for name, value in arrays.items()})
 
 
-def changed(**changes) -> LearnedConfig:
+def changed(**changes) -> InorigConfig:
     """The tiny settings with changes; those of the networks' sizes by their own names."""
     sizes = {name: value for name, value in changes.items() if hasattr(SIZES, name)}
     rest = {name: value for name, value in changes.items() if name not in sizes}

@@ -1,10 +1,9 @@
-"""All networks of the learned solver: their parameters as one tree, and the functions that apply them.
+"""All networks of the published method: their parameters as one tree, and the functions that apply them.
 
 params
   pose                       initial pose (absent without `pose_blocks`)
   rgb, albedo                backbones
   energy_fpn, rig_fpn, albedo_fpn
-  flow                       where the classical start looks (only with `flow`)
   stages: tuple of dicts
     identity_uv, expression_uv, albedo_uv   view encoders
     expression_vector        first stage only
@@ -15,31 +14,24 @@ params
 from __future__ import annotations
 
 import functools
-import math
 import re
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from facerig_jax.checks import check_choice
-from facerig_jax.config import FlowConfig, LearnedConfig, NetworkConfig
-from facerig_jax.networks import rig_parts as parts
-from facerig_jax.networks.backbone import Backbone, FeaturePyramid, PoseRegressor
-from facerig_jax.networks.flow import GROUPS, FlowNet
+from facerig_jax.inorig import rig_parts as parts
+from facerig_jax.inorig.backbone import Backbone, FeaturePyramid, PoseRegressor
+from facerig_jax.inorig.config import InorigConfig, NetworkConfig
+from facerig_jax.networks.map_output import MapOutput
+from facerig_jax.networks.tree import apply
 
 # Red, green and blue of ImageNet's photos, which the backbones' inputs are normalised by.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # The three numbers that a view's UV map appends to the features: the vertex's position.
 N_POSITION = 3
-# What the solver adds to them where it starts from a fit, see inorig.stages.find_clues.
-N_CLUES = 16
-# And what the flow network says to them, where there is one.
-N_OFFSETS = 3
-# Channels of the maps that the flow network sees, see fit.correspondences.flow_maps.
-N_FLOW = 17
 N_STEPS = 4
 # The backbone behind each pyramid.
 PYRAMIDS = {"energy_fpn": "rgb", "rig_fpn": "rgb", "albedo_fpn": "albedo"}
@@ -73,12 +65,7 @@ def image_modules(config: NetworkConfig) -> dict[str, nn.Module]:
     return modules
 
 
-def flow_module(config: FlowConfig) -> FlowNet:
-    """The network of `fit.correspondences`."""
-    return FlowNet(config.widths, config.place)
-
-
-def stage_modules(config: LearnedConfig, stage: int) -> dict[str, nn.Module]:
+def stage_modules(config: InorigConfig, stage: int) -> dict[str, nn.Module]:
     """The networks of one stage, by their place in its parameters."""
     sizes = config.networks
     n, a, k = sizes.uv_width, sizes.albedo_width, sizes.codes
@@ -96,23 +83,22 @@ def stage_modules(config: LearnedConfig, stage: int) -> dict[str, nn.Module]:
         modules["expression"] = parts.WeightMaker(sizes.gate_hidden, outputs)
     else:
         modules["expression"] = parts.MapDecoder(n // 4, n, sizes.gate * (k + n))
-        modules["expression_out"] = parts.MapOutput()
+        modules["expression_out"] = MapOutput()
     if stage == 2 and config.dynamic_albedo:
         modules["albedo"] = parts.MapDecoder(a // 4, a, sizes.albedo_gate * (k + a))
-        modules["albedo_out"] = parts.MapOutput()
+        modules["albedo_out"] = MapOutput()
     else:
         modules["albedo"] = parts.MapDecoder(a // 4, a, 3)
     return modules
 
 
-def _stage_inputs(config: LearnedConfig, stage: int) -> dict[str, tuple]:
+def _stage_inputs(config: InorigConfig, stage: int) -> dict[str, tuple]:
     """Stand-in inputs of one stage's networks, of the right shapes."""
     sizes = config.networks
     side, albedo_side = sizes.uv_sizes[stage], sizes.albedo_uv_sizes[stage]
     n, a = sizes.uv_width, sizes.albedo_width
     zeros, mask = jnp.zeros, jnp.ones(1)
-    seen = sizes.features + N_POSITION + (N_CLUES if config.start is not None else 0)
-    seen = seen + (N_OFFSETS if config.flow is not None else 0)
+    seen = sizes.features + N_POSITION
     view, albedo_view = ((1, s, s, seen) for s in (side, albedo_side))
     uv, albedo_uv = zeros((side, side, n)), zeros((albedo_side, albedo_side, a))
     code = zeros(sizes.expression_code)
@@ -131,42 +117,7 @@ def _stage_inputs(config: LearnedConfig, stage: int) -> dict[str, tuple]:
     }
 
 
-def init_params(key: jax.Array, config: LearnedConfig) -> dict:
-    """Untrained parameters: kernels of deviation 1 / sqrt(fan in), last layers zero as published.
-
-    One draw, cut up on the host: a compiled initialiser of 900 arrays takes 10 to 30 s to build.
-
-    Args:
-      key: random key, not traced.
-      config: static settings.
-
-    Returns:
-      Nested dict of arrays, see this module's text.
-
-    Raises:
-      ValueError: a size in `config` is not allowed.
-    """
-    leaves, structure = jax.tree_util.tree_flatten_with_path(parameter_shapes(config))
-    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-    sizes = [math.prod(leaf.shape) for _, leaf in leaves]
-    noise = np.asarray(jax.random.normal(key, (sum(sizes),), np.float32))
-    noise = np.split(noise, np.cumsum(sizes)[:-1])
-    values = [
-        _first_value(path, leaf.shape, draw, config) for path, (_, leaf), draw in zip(paths, leaves, noise, strict=True)
-    ]
-    return jax.tree_util.tree_unflatten(structure, values)
-
-
-def _first_value(path: str, shape: tuple[int, ...], noise: np.ndarray, config: LearnedConfig) -> jax.Array:
-    kind = path.rsplit("/", 1)[-1]
-    if kind in ("scale", "var"):
-        return jnp.asarray(np.ones(shape, np.float32))
-    if kind != "kernel" or starts_at_zero(path, config):
-        return jnp.asarray(np.zeros(shape, np.float32))
-    return jnp.asarray(noise.reshape(shape) / np.float32(math.prod(shape[:-1]) ** 0.5))
-
-
-def starts_at_zero(path: str, config: LearnedConfig) -> bool:
+def starts_at_zero(path: str, config: InorigConfig) -> bool:
     """Whether a kernel, given by its path, is zero at first (docs/method.md section 7).
 
     These are the layers that give displacements, albedo, step sizes and the pose. Those that make the weights of the
@@ -181,7 +132,7 @@ def starts_at_zero(path: str, config: LearnedConfig) -> bool:
 
 
 @functools.cache
-def parameter_shapes(config: LearnedConfig) -> dict:
+def parameter_shapes(config: InorigConfig) -> dict:
     """The parameters as jax.ShapeDtypeStruct."""
     check_sizes(config)
 
@@ -192,14 +143,10 @@ def parameter_shapes(config: LearnedConfig) -> dict:
         def first(module: nn.Module, *inputs):
             return module.init(jax.random.key(0), *inputs)["params"]
 
-        seen = ("rgb", "albedo", "pose") if config.stages else ()
-        params = {name: first(modules[name], image) for name in seen if name in modules}
-        for pyramid, backbone in PYRAMIDS.items() if config.stages else ():
+        params = {name: first(modules[name], image) for name in ("rgb", "albedo", "pose") if name in modules}
+        for pyramid, backbone in PYRAMIDS.items():
             maps = apply(modules[backbone], params[backbone], image)[:-1]
             params[pyramid] = first(modules[pyramid], maps)
-        if config.flow is not None:
-            side = config.flow.uv_size
-            params["flow"] = first(flow_module(config.flow), jnp.zeros((1, side, side, N_FLOW)))
         stages = (stage_modules(config, stage) for stage in range(config.stages))
         params["stages"] = tuple(
             {name: first(module, *_stage_inputs(config, stage)[name]) for name, module in modules.items()}
@@ -210,7 +157,7 @@ def parameter_shapes(config: LearnedConfig) -> dict:
     return jax.eval_shape(shapes)
 
 
-def check_sizes(config: LearnedConfig) -> None:
+def check_sizes(config: InorigConfig) -> None:
     """Refuses settings that no network can be built for, in words."""
     sizes = config.networks
     check_choice("networks.norm", sizes.norm, ("batch", "group"))
@@ -222,57 +169,12 @@ def check_sizes(config: LearnedConfig) -> None:
         check_choice("energies", energy, ("feature", "landmark", "photometric"))
     if sizes.image_size % 64:
         raise ValueError(f"networks.image_size: a multiple of 64 is needed, got {sizes.image_size}.")
-    if not 0 <= config.stages <= 3 or config.steps < 1:
-        raise ValueError(f"stages, steps: 0 to 3 and at least 1 are allowed, got {config.stages} and {config.steps}.")
-    if not config.stages and config.start is None:
-        raise ValueError("stages: without any, there has to be a start.")
-    if config.start is not None and not sizes.named_codes:
-        raise ValueError("start: the classical solver's fit can be taken over with networks.named_codes alone.")
-    if config.start is not None and config.start.crop_margin != config.crop_margin:
-        raise ValueError(f"start.crop_margin: the same as crop_margin ({config.crop_margin}) is needed.")
-    if config.flow is not None and config.start is None:
-        raise ValueError("flow: it serves the classical solver's fit, which start has to ask for.")
-    if config.flow is not None and any(width % GROUPS for width in config.flow.widths):
-        raise ValueError(f"flow.widths: multiples of {GROUPS} are needed, got {config.flow.widths}.")
-    if config.flow is not None and config.flow.uv_size % 2 ** len(config.flow.widths):
-        raise ValueError(
-            f"flow.uv_size: a multiple of {2 ** len(config.flow.widths)} is needed, got {config.flow.uv_size}."
-        )
+    if not 1 <= config.stages <= 3 or config.steps < 1:
+        raise ValueError(f"stages, steps: 1 to 3 and at least 1 are allowed, got {config.stages} and {config.steps}.")
     if sizes.named_codes and sizes.codes != sizes.modes:
         raise ValueError(f"networks.codes: named codes are one per mode ({sizes.modes}), got {sizes.codes}.")
     if any(size % 4 for size in (*sizes.uv_sizes, *sizes.albedo_uv_sizes)):
         raise ValueError(f"networks.uv_sizes: multiples of 4 are needed, got {sizes.uv_sizes}.")
-
-
-def check_params(params: dict, config: LearnedConfig) -> None:
-    """Refuses parameters that do not belong to the settings.
-
-    Raises:
-      ValueError: naming the first one that is missing, left over or of the wrong shape.
-    """
-    ours, theirs = (
-        {
-            jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        }
-        for tree in (parameter_shapes(config), params)
-    )
-    for path in sorted(set(ours) | set(theirs)):
-        if ours.get(path) != theirs.get(path):
-            raise ValueError(f"params: {path} has shape {theirs.get(path)}, these settings need {ours.get(path)}.")
-
-
-@functools.partial(jax.jit, static_argnums=0, static_argnames="dtype")
-def apply(module: nn.Module, params: dict, *inputs, dtype: str = "float32"):
-    """A network's output, in the precision of its inputs; 'bfloat16' computes inside in bfloat16.
-
-    Compiled for its own sake: a network that is used several times is traced once.
-    """
-    if dtype == "float32":
-        return module.apply({"params": params}, *inputs)
-    half = jax.tree.map(lambda x: x.astype(dtype), (params, inputs))
-    out = module.apply({"params": half[0]}, *half[1])
-    return jax.tree.map(lambda x: x.astype(jax.tree.leaves(inputs)[0].dtype), out)
 
 
 def feature_maps(params: dict, images: jax.Array, config: NetworkConfig) -> dict[str, tuple[jax.Array, ...]]:
@@ -303,8 +205,3 @@ def image_features(params: dict, images: jax.Array, config: NetworkConfig) -> Py
 def regress_pose(params: dict, images: jax.Array, config: NetworkConfig) -> jax.Array:
     """Initial normalised pose (V, 6) of normalised images (V, S, S, 3)."""
     return apply(image_modules(config)["pose"], params["pose"], images, dtype=config.dtype)
-
-
-def count_parameters(params) -> int:
-    """How many numbers a tree of parameters holds."""
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))

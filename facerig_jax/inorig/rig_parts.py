@@ -77,16 +77,6 @@ class MapDecoder(nn.Module):
         return conv(self.outputs, 1, name="out")(x)[0]
 
 
-class MapOutput(nn.Module):
-    """Three UV values from the hidden maps of per-texel networks; without biases, so that 0 gives 0."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """(V, S, S, n) -> (V, S, S, 3)."""
-        x = Block(x.shape[-1], name="block")(x)
-        return conv(3, 1, name="out")(x)
-
-
 class WeightMaker(nn.Module):
     """The weights of the first stage's expression network, from the rig code's expression part and the UV vector."""
 
