@@ -48,12 +48,10 @@ _IMAGES = flags.DEFINE_string("images", None, "Folder, pattern ('DIR/*.jpg'), ph
 _OUT = flags.DEFINE_string("out", None, "Folder to write; the files of an earlier fit in it are replaced.")
 _SOLVER = flags.DEFINE_string("solver", "learned", "learned, or classical: without networks.")
 _PRESET = flags.DEFINE_string(
-    "preset", "trained", f"Weights: trained, or of the published method's sizes, untrained: {', '.join(PRESETS)}."
+    "preset", "trained", f"trained, or untrained, of the published method: {', '.join(PRESETS)}."
 )
 _UNTRAINED = flags.DEFINE_bool("allow_untrained", False, "Run the published method on random weights: not a likeness.")
-_WEIGHTS = flags.DEFINE_string(
-    "weights", None, "Weights written by experiments.train (.npz) instead of those that ship."
-)
+_WEIGHTS = flags.DEFINE_string("weights", None, "Weights written by experiments.train (.npz), for those that ship.")
 _REFINE = flags.DEFINE_integer("refine", 0, "Deprecated, does nothing.", lower_bound=0)
 _MAX_PHOTOS = flags.DEFINE_integer("max_photos", 8, "Photos or frames to fit, 1 to 8; of more, the best are chosen.")
 _REPORT = flags.DEFINE_bool("report", True, "Draw pictures too: overlays, gallery.png and report.html.")
