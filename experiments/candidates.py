@@ -1,68 +1,162 @@
-"""Reads photos or a video, and chooses the few pictures that a fit uses, by yaw and sharpness of the face."""
+"""Reads photos or a video, finds the person they show, and chooses the few pictures that a fit uses."""
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
+import dataclasses
+
 import numpy as np
 
 from experiments import cli
-from facerig_jax.data.photos import Inputs, Photo, find_inputs, pad_to_bucket, read_photos
-from facerig_jax.data.video import choose_frames, read_video_frames, sharpness
-from facerig_jax.detect import detect
-from facerig_jax.geometry.alignment import similarity
-from facerig_jax.geometry.rotation import matrix_to_euler
-from facerig_jax.head import landmark_positions
+from experiments.faces import ALIKE, NAMED, pick_faces
+from facerig_jax.data.closeup import closeup_window, cut_photo, halves
+from facerig_jax.data.photos import Inputs, Photo, find_inputs, read_original, read_usable
+from facerig_jax.data.survey import Seen, see_faces
+from facerig_jax.data.video import choose_frames, read_originals, read_video_frames, sharpness
+from facerig_jax.io.files import InputError
 from facerig_jax.report.pictures import resize
 from facerig_jax.types import HeadModel
 
 # Frames of a video that are looked at before some are chosen.
 VIDEO_CANDIDATES = 64
-# Photos per call of the one compiled program.
-CHUNK = 8
 # Faces are compared in sharpness at this size, px, so that a small face counts as less sharp.
 FACE = 128
 
 
-def read_inputs(spec: str) -> tuple[Inputs, tuple[Photo, ...], tuple[str, ...]]:
-    """What was found, the photos (or candidate frames), and where each came from."""
-    inputs = find_inputs(spec)
-    if inputs.kind == "photos":
-        return inputs, read_photos(inputs.files), tuple(str(file) for file in inputs.files)
-    frames = read_video_frames(inputs.files[0], VIDEO_CANDIDATES)
-    return inputs, frames, tuple(f"{inputs.files[0]} ({frame.name})" for frame in frames)
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """What a fit gets: V photos, where each came from, notes for the user.
+
+    landmarks: (V, 468, 3) px of each photo's image, NaN where there is no face; None where all faces are those that the
+               detector takes by itself.
+    """
+
+    photos: list[Photo]
+    files: list[str]
+    landmarks: np.ndarray | None
+    notes: list[str]
 
 
-def choose_photos(detector: dict, head: HeadModel, photos, count: int) -> list[int]:
-    """Indices, ascending, of up to `count` photos that show a face, spread over yaw and sharp.
+def read_inputs(spec: str, max_size: int = 1024) -> tuple[Inputs, tuple[Photo, ...], tuple[str, ...], list[str]]:
+    """What was found, the photos (or candidate frames), where each came from, and what was passed over, in words.
 
     Raises:
-      UserError: no photo shows a face.
+      InputError: nothing can be used.
     """
-    images, _ = pad_to_bucket(photos)
-    short = -len(images) % CHUNK
-    images = np.concatenate([images, np.zeros((short, *images.shape[1:]), np.uint8)])
-    seen = [survey(detector, head, images[k : k + CHUNK]) for k in range(0, len(images), CHUNK)]
-    found, box, yaw = (np.concatenate([np.asarray(part[name]) for part in seen]) for name in ("found", "box", "yaw"))
-    found, box, yaw = (values[: len(photos)] for values in (found, box, yaw))
-    if not found.any():
-        raise cli.UserError(f"No face found in any of the {len(photos)} pictures, so nothing was written.")
-    sharp = [face_sharpness(photo.image, box) if ok else 0.0 for photo, box, ok in zip(photos, box, found, strict=True)]
-    return choose_frames(yaw, sharp, found, count).tolist()
+    inputs = find_inputs(spec)
+    if inputs.kind == "video":
+        frames = read_video_frames(inputs.files[0], VIDEO_CANDIDATES, max_size)
+        return inputs, frames, tuple(f"{inputs.files[0]} ({frame.name})" for frame in frames), []
+    photos, refused = read_usable(inputs.files, max_size)
+    if not photos:
+        reasons = [reason.rstrip(".") for reason in refused.values()]
+        more = f"; and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
+        raise InputError("; ".join(reasons[:NAMED]) + more + ".")
+    files = tuple(str(file) for file in inputs.files if file not in refused)
+    return inputs, photos, files, [f"Passed over: {reason}" for reason in refused.values()]
 
 
-@jax.jit
-def survey(detector: dict, head: HeadModel, images) -> dict[str, jax.Array]:
-    """found (n,), box (n, 4) px and yaw (n,) rad of the largest face in each of the images (n, S, S, 3)."""
-    points, weight = landmark_positions(head.landmarks_dense, head.mean), head.landmarks_dense.weight
+def choose(
+    detector: dict, head: HeadModel, inputs: Inputs, photos, files, count: int, face: str = ALIKE, max_size: int = 1024
+) -> Chosen:
+    """Finds the person in the photos, leaves out who is somebody else, chooses up to `count`, cuts small faces anew.
 
-    def one(image):
-        face = detect(detector, image)
-        upright = face.landmarks * jnp.array([[1.0, -1.0, 1.0]])
-        yaw = matrix_to_euler(similarity(points, upright, weight).rotation)[1]
-        return {"found": face.found, "box": face.box, "yaw": yaw}
+    Args:
+      detector: its weights.
+      head: the embedded head.
+      inputs: where photos come from, as `read_inputs` found it.
+      photos, files: N of them.
+      count: most to choose.
+      face: 'alike': the face most like the others', 'largest': of each photo, '1', '2', ...: which from the left.
+      max_size: most pixels a side of what is cut.
 
-    return jax.lax.map(one, images)
+    Raises:
+      UserError: no photo shows a (such a) face.
+    """
+    seen = see_faces(detector, head, photos)
+    photos, seen = look_closer(detector, head, inputs, photos, files, seen, count, max_size)
+    if not seen.found.any():
+        named = "; ".join(f"{file}: no face found" for file in files[:NAMED])
+        raise cli.UserError(f"No usable face in any of {len(photos)} pictures, so nothing was written ({named}).")
+    names = [photo.name for photo in photos]
+    picked = pick_faces(head, seen, names, face)
+    number, usable, notes = picked.number, picked.usable, list(picked.notes)
+    wanted = (number >= 0) & usable
+    if not wanted.any():
+        raise cli.UserError(f"--face={face}: no photo shows as many faces, so nothing was written.")
+    chosen = [k for k in range(len(photos)) if usable[k]]
+    if len(chosen) > count:
+        chosen = sharpest(photos, seen, np.where(wanted, number, -1), count)
+        names = ", ".join(names[k] for k in chosen)
+        notes.append(f"Chose {len(chosen)} of {len(photos)} by yaw and sharpness: {names}.")
+    marks = [seen.landmarks[k, number[k]] if number[k] >= 0 else None for k in chosen]
+    photos, files = ([group[k] for k in chosen] for group in (photos, files))
+    photos, marks, plain = close_up(detector, head, inputs, photos, files, marks, number[chosen] <= 0, max_size)
+    nowhere = np.full((468, 3), np.nan, np.float32)
+    landmarks = None if plain.all() else np.stack([nowhere if mark is None else mark for mark in marks])
+    return Chosen(photos, files, landmarks, notes)
+
+
+def look_closer(detector: dict, head: HeadModel, inputs: Inputs, photos, files, seen: Seen, count: int, max_size: int):
+    """Photos and `Seen` after a search in the originals of reduced photos without a face, while there are too few."""
+    blank = [k for k in np.flatnonzero(~seen.found.any(1)) if photos[k].scale < 1]
+    blank = blank[: max(0, count - int(seen.found.any(1).sum()))]
+    photos = list(photos)
+    for k, original in originals(inputs, files, photos, blank):
+        parts = [cut_photo(photos[k], original, window, max_size) for window in halves(photos[k])]
+        there = see_faces(detector, head, parts)
+        size = np.where(there.found, np.prod(there.boxes[..., 2:] - there.boxes[..., :2], axis=-1), 0).max(1)
+        if size.any():
+            photos[k] = parts[size.argmax()]
+            for field in dataclasses.fields(seen):
+                getattr(seen, field.name)[k] = getattr(there, field.name)[size.argmax()]
+    return photos, seen
+
+
+def sharpest(photos, seen: Seen, number: np.ndarray, count: int) -> list[int]:
+    """Indices, ascending, of up to `count` photos whose face `number` (N,) (-1: none) spread over yaw and are sharp."""
+    rows = np.arange(len(photos))
+    box, yaw = seen.boxes[rows, number], seen.yaw[rows, number]
+    sharp = [
+        face_sharpness(photo.image, box) if k >= 0 else 0.0 for photo, box, k in zip(photos, box, number, strict=True)
+    ]
+    return choose_frames(yaw, sharp, number >= 0, count).tolist()
+
+
+def close_up(detector: dict, head: HeadModel, inputs: Inputs, photos, files, marks, plain, max_size: int):
+    """Photos whose face is small are cut from their originals: photos, landmarks (each (468, 3) or None), `plain`.
+
+    `plain` (V,) says whether the face is the one that the detector takes by itself in that picture.
+    """
+    photos, marks, plain = list(photos), list(marks), np.array(plain)
+    windows = {
+        k: window
+        for k, (photo, mark) in enumerate(zip(photos, marks, strict=True))
+        if mark is not None and (window := closeup_window(mark, photo, max_size))
+    }
+    if not windows:
+        return photos, marks, plain
+    cuts = {}
+    for k, original in originals(inputs, files, photos, windows):
+        cuts[k] = cut_photo(photos[k], original, windows[k], max_size)
+    seen = see_faces(detector, head, list(cuts.values()))
+    for row, (k, photo) in enumerate(cuts.items()):
+        shift = np.array([*photo.window[:2], 0]) - np.array([*(photos[k].window or (0, 0))[:2], 0])
+        expected = ((marks[k] + [0.5, 0.5, 0]) / photos[k].scale - shift) * photo.scale - [0.5, 0.5, 0]
+        apart = np.linalg.norm((seen.landmarks[row] - expected)[..., :2], axis=-1).mean(-1)
+        apart = np.where(seen.found[row], apart / np.ptp(expected[:, 0]), np.inf)
+        if apart.min() < 0.25:  # else it is another face, or none: the photo stays as it was
+            photos[k], marks[k], plain[k] = photo, seen.landmarks[row, apart.argmin()], apart.argmin() == 0
+    return photos, marks, plain
+
+
+def originals(inputs: Inputs, files, photos, wanted):
+    """Yields (k, (H, W, 3) uint8) for the wanted photos, at their own size, one at a time."""
+    if inputs.kind == "photos":
+        yield from ((k, read_original(files[k])) for k in wanted)
+        return
+    by_name = {photos[k].name: k for k in wanted}
+    for frame in read_originals(inputs.files[0], by_name, VIDEO_CANDIDATES):
+        yield by_name[frame.name], frame.image
 
 
 def face_sharpness(image, box) -> float:

@@ -21,7 +21,8 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from experiments.candidates import choose_photos, read_inputs
+from experiments.candidates import choose, read_inputs
+from experiments.faces import check_face
 from facerig_jax.api import LEARNED, SOLVERS, fit_rig, load, settings
 from facerig_jax.checks import check_choice
 from facerig_jax.config import CLASSICAL, as_arrays
@@ -54,6 +55,9 @@ _UNTRAINED = flags.DEFINE_bool("allow_untrained", False, "Run the published meth
 _WEIGHTS = flags.DEFINE_string("weights", None, "Weights written by experiments.train (.npz), for those that ship.")
 _REFINE = flags.DEFINE_integer("refine", 0, "Deprecated, does nothing.", lower_bound=0)
 _MAX_PHOTOS = flags.DEFINE_integer("max_photos", 8, "Photos or frames to fit, 1 to 8; of more, the best are chosen.")
+_FACE = flags.DEFINE_string(
+    "face", "alike", "Which face: alike (those of one person), largest, 1, 2, ... from the left."
+)
 _REPORT = flags.DEFINE_bool("report", True, "Draw pictures too: overlays, gallery.png and report.html.")
 _GLB = flags.DEFINE_string("glb", "full", "rig.glb: full, or coarse (4,781 vertices, at most 3 MB).")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Write into a folder that holds other things than an earlier fit.")
@@ -66,16 +70,15 @@ def main() -> None:
     with phases("read"), ThreadPoolExecutor() as pool:
         pool.submit(importlib.import_module, "scipy.linalg")  # JAX asks for it when it loads a program
         loading = pool.submit(load_parameters)
-        inputs, photos, files = read_inputs(_IMAGES.value)
+        inputs, photos, files, passed_over = read_inputs(_IMAGES.value)
         params, head = loading.result()
     notes = tell([UNTRAINED] * _UNTRAINED.value + [REFINE] * bool(_REFINE.value))
-    notes += describe_inputs(inputs, photos)
-    if len(photos) > _MAX_PHOTOS.value:
-        with phases("choose"):
-            chosen = choose_photos(params["detector"], head, photos, _MAX_PHOTOS.value)
-        notes += describe_choice(inputs, photos, chosen)
-        photos, files = ([group[number] for number in chosen] for group in (photos, files))
-    batch = make_batch(photos)
+    notes += tell(passed_over) + describe_inputs(inputs, photos)
+    with phases("choose"):
+        chosen = choose(params["detector"], head, inputs, photos, files, _MAX_PHOTOS.value, _FACE.value)
+    notes += tell(chosen.notes) + describe_cuts(chosen.photos)
+    photos, files = chosen.photos, chosen.files
+    batch = make_batch(photos, chosen.landmarks)
     with ThreadPoolExecutor() as pool:
         fit, texture, placed = run_fit(params, head, batch, phases, pool)
         notes += check_views(fit, files)
@@ -107,6 +110,7 @@ def check_flags() -> None:
         raise cli.UserError("--weights goes with --solver=learned, without --allow_untrained.")
     if not 1 <= _MAX_PHOTOS.value <= 8:
         raise cli.UserError(f"--max_photos: 1 to 8 are allowed, got {_MAX_PHOTOS.value}.")
+    check_face(_FACE.value)
     check_folder(_OUT.value, _OVERWRITE.value)
 
 
@@ -125,10 +129,9 @@ def describe_inputs(inputs: Inputs, photos) -> list[str]:
     return tell(notes)
 
 
-def describe_choice(inputs: Inputs, photos, chosen) -> list[str]:
-    """Says which photos were chosen; returns it as notes."""
-    names = ", ".join(photos[number].name for number in chosen)
-    return tell([f"Chose {len(chosen)} of {len(photos)} by yaw and sharpness: {names}."])
+def describe_cuts(photos) -> list[str]:
+    """Says which photos were cut anew; returns it as notes."""
+    return tell([f"{photo.name}: {photo.notes[-1]}." for photo in photos if photo.window])
 
 
 def tell(notes: list[str]) -> list[str]:
@@ -140,18 +143,22 @@ def tell(notes: list[str]) -> list[str]:
 
 @dataclasses.dataclass
 class Batch:
-    """images (V, S, S, 3) uint8, sizes (V, 2), mask (V,): padded to a few sizes, so that few programs are compiled."""
+    """images (V, S, S, 3) uint8, sizes (V, 2), mask (V,): padded to a few sizes, so that few programs are compiled.
+
+    landmarks: (V, 468, 3) px where the faces are not those that the detector takes by itself, else None.
+    """
 
     images: np.ndarray
     sizes: np.ndarray
     mask: np.ndarray
+    landmarks: np.ndarray | None = None
 
 
-def make_batch(photos) -> Batch:
+def make_batch(photos, landmarks=None) -> Batch:
     """Pads photos to one square and to 1, 2, 4 or 8 views."""
     images, sizes = pad_to_bucket(photos)
     images, mask = pad_views(images)
-    return Batch(images, pad_views(sizes)[0], mask)
+    return Batch(images, pad_views(sizes)[0], mask, None if landmarks is None else pad_views(landmarks)[0])
 
 
 def fit_settings():
@@ -171,6 +178,7 @@ def run_fit(params, head, batch: Batch, phases, pool: ThreadPoolExecutor):
     """The fit, compiled and run apart, with its texture and reprojection to come; weights and head are arguments."""
     config, hyper = fit_settings()
     named = {"view_mask": batch.mask, "image_size": batch.sizes, "hyper": as_arrays(hyper), "config": config}
+    named |= {} if batch.landmarks is None else {"landmarks": batch.landmarks}
     count = len(batch.mask)
     slow = f"Compiling the fit for {count} photo{'s' * (count > 1)}, which is kept for the next time ..."
     with phases("fit, compile", slow):
@@ -239,7 +247,7 @@ def make_record(inputs: Inputs, phases) -> dict:
             flag.name: flag.value
             for flag in (
                 *(_IMAGES, _OUT, _SOLVER, _PRESET, _WEIGHTS),
-                *(_UNTRAINED, _REFINE, _MAX_PHOTOS, _REPORT, _GLB, _OVERWRITE),
+                *(_UNTRAINED, _REFINE, _MAX_PHOTOS, _FACE, _REPORT, _GLB, _OVERWRITE),
             )
         },
         "inputs": {

@@ -22,7 +22,7 @@ from PIL import Image
 
 from experiments import candidates, cli, fit
 from facerig_jax import apply_rig, load
-from facerig_jax.data.photos import read_photos
+from facerig_jax.data.survey import see_faces
 from facerig_jax.detect.landmarks import POINTS7
 from facerig_jax.export import FORMATS, export_rig, load_rig
 from facerig_jax.export.rig_file import load_views
@@ -469,18 +469,15 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, capsys, monkeypatch):
 
 def test_candidates_without_a_face_are_not_chosen(tmp_path):
     params, head = jax.tree.map(jnp.asarray, load())
-    blank = faceless(tmp_path / "blank.png")
-    photos = read_photos([blank, *BUNDLED])
-    chosen = candidates.choose_photos(params["detector"], head, photos, 3)
-    assert len(chosen) == 3
-    assert 0 not in chosen
-    yaws = candidates.survey(params["detector"], head, candidates.pad_to_bucket([p.image for p in photos] * 2)[0][:8])[
-        "yaw"
-    ]
-    names = [photo.name for photo in photos]
-    left, right = (float(yaws[names.index(name)]) for name in ("turned_left", "turned_right"))
-    assert left > 0.1 > -0.1 > right
-    assert {names[k] for k in chosen} >= {"turned_left", "turned_right"}
+    faceless(copies(tmp_path / "photos", *BUNDLED) / "blank.png")
+    inputs, photos, files, _ = candidates.read_inputs(str(tmp_path / "photos"))
+    chosen = candidates.choose(params["detector"], head, inputs, photos, files, 3)
+    names = {photo.name for photo in chosen.photos}
+    assert len(names) == 3
+    assert names >= {"turned_left", "turned_right"}
+    assert "blank" not in names
+    by_name = dict(zip([photo.name for photo in photos], see_faces(params["detector"], head, photos).yaw, strict=True))
+    assert by_name["turned_left"][0] > 0.1 > -0.1 > by_name["turned_right"][0]
 
 
 @pytest.mark.usefixtures("fitted_already")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from experiments import candidates
 from facerig_jax.data import photos, video
-from facerig_jax.data.photos import find_inputs, pad_to_bucket, pad_views, read_photo, read_photos
+from facerig_jax.data.photos import find_inputs, pad_to_bucket, pad_views, read_photo, read_photos, read_usable
 from facerig_jax.io.files import InputError
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
@@ -302,6 +303,74 @@ def test_photos_of_one_stem_get_different_names(tmp_path):
     assert [p.name for p in read_photos(find_inputs(tmp_path).files)] == ["a", "a_2"]
 
 
+def a_bad_file_of_every_kind(folder, good):
+    """Fills a folder with copies of a good photo and files that cannot be used; their names."""
+    for name in ("a.jpg", "z.jpg"):
+        (folder / name).write_bytes(good)
+    bad = {"truncated.jpg": good[: len(good) // 2], "empty.jpg": b"", "text.jpg": b"hello", "cut.webp": b"RIFF\0\0"}
+    for name, data in bad.items():
+        (folder / name).write_bytes(data)
+    Image.fromarray(quadrants(24, 24)).save(folder / "thumbnail.png")
+    Image.fromarray(np.full((40, 40), 0.5, np.float32)).save(folder / "float.tif")
+    return {*bad, "thumbnail.png", "float.tif"}
+
+
+def test_files_that_cannot_be_used_are_passed_over_and_told(tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(quadrants()).save(buffer, "JPEG")
+    bad = a_bad_file_of_every_kind(tmp_path, buffer.getvalue())
+    read, refused = read_usable(find_inputs(tmp_path).files)
+    assert [photo.name for photo in read] == ["a", "z"]
+    assert {path.name for path in refused} == bad
+    for path, reason in refused.items():
+        assert path.name in reason
+        assert reason.endswith(".")
+        assert "\n" not in reason
+
+
+def test_names_do_not_hang_on_which_files_can_be_used(tmp_path):
+    Image.fromarray(quadrants()).save(tmp_path / "a.png")
+    (tmp_path / "a.jpg").write_bytes(b"")
+    assert [photo.name for photo in read_usable(find_inputs(tmp_path).files)[0]] == ["a_2"]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_where_nothing_can_be_used_the_command_refuses_in_one_sentence(tmp_path, count):
+    for number in range(count):
+        (tmp_path / f"{number}.jpg").write_bytes(b"hello")
+    with pytest.raises(InputError) as caught:
+        candidates.read_inputs(str(tmp_path if count > 1 else tmp_path / "0.jpg"))
+    assert all(f"{number}.jpg is not a picture" in str(caught.value) for number in range(count))
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(".")
+
+
+def test_the_command_goes_on_without_files_that_cannot_be_used(tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(quadrants()).save(buffer, "JPEG")
+    bad = a_bad_file_of_every_kind(tmp_path, buffer.getvalue())
+    _, read, files, notes = candidates.read_inputs(str(tmp_path))
+    assert [Path(file).name for file in files] == ["a.jpg", "z.jpg"]
+    assert len(read) == 2
+    assert len(notes) == len(bad)
+    assert all(note.startswith("Passed over: ") for note in notes)
+
+
+def test_a_palette_picture_is_turned_upright_too(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 5
+    stored = Image.fromarray(quadrants()).transpose(Image.Transpose.TRANSPOSE).quantize(8)
+    stored.save(tmp_path / "a.png", exif=exif, transparency=255)
+    assert_quadrants(read_photo(tmp_path / "a.png").image, tolerance=3)
+
+
+def test_the_original_of_a_reduced_photo_is_read_whole(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 800, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert read_photo(tmp_path / "a.png", 256).image.shape == (192, 256, 3)
+    np.testing.assert_array_equal(photos.read_original(tmp_path / "a.png"), pixels)
+
+
 # Padding
 
 
@@ -451,6 +520,15 @@ def test_a_video_cut_short_gives_the_frames_it_still_has(clip, tmp_path):
     frames = video.read_video_frames(stream)
     assert 10 < len(frames) < 40
     assert frames[0].name == "frame_000000"
+
+
+def test_frames_are_found_again_at_their_own_size(clip):
+    small = video.read_video_frames(clip, count=8, max_size=48)
+    wanted = [small[5].name, small[1].name]
+    again = list(video.read_originals(clip, wanted, 8))
+    assert [frame.name for frame in again] == [small[1].name, small[5].name]
+    assert [frame.image.shape for frame in again] == [(64, 96, 3)] * 2
+    np.testing.assert_allclose([grey_of(f) for f in again], 40 + 5 * np.array([9, 29]), atol=4)
 
 
 def test_leaving_the_iteration_early_ends_ffmpeg(clip):

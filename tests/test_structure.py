@@ -38,7 +38,7 @@ LAYERS = (
 )
 # The files that import a package besides ALWAYS when they run: as few as sensible.
 DOORS = {
-    "PIL": {"data/photos.py", "report/pictures.py"},
+    "PIL": {"data/decode.py", "report/pictures.py"},
     "imageio_ffmpeg": {"data/video.py"},
     "pygltflib": {"export/glb.py"},
     "igl": {"geometry/surface_distance.py"},
@@ -48,7 +48,7 @@ DOORS = {
     "optax": {"training/train_step.py", "evaluate/adam.py"},
     "orbax": {"training/checkpoints.py"},
     "tensorboard": {"training/workdir.py"},
-    "imageio": {"io/files.py"},
+    "imageio": {"data/decode.py", "io/files.py"},
     "matplotlib": {"evaluate/plots.py"},
     "rich": set(),
     "scipy": {f"register/{name}.py" for name in ("detail", "fit", "modes", "register", "resample", "scan")},

@@ -1,38 +1,23 @@
-"""Photos and video frames from files, as the 8-bit sRGB arrays that the fit takes.
-
-What is done to a photo, in this order: size check, ICC profile to sRGB, 16 bits to 8, transparency put on white, grey /
-palette / CMYK to RGB, EXIF rotation, antialiased reduction to `max_size`. `Photo.notes` says which of these applied.
-"""
+"""Photos and video frames from files, as the 8-bit sRGB arrays that the fit takes: found, read, reduced, padded."""
 
 from __future__ import annotations
 
 import dataclasses
 import glob
-import io
 import re
-import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from facerig_jax.io.files import InputError, optional_import
+from facerig_jax.data.decode import ALLOWED, PHOTO_SUFFIXES, VIDEO_SUFFIXES, decode
+from facerig_jax.io.files import InputError
+from facerig_jax.report.pictures import fit_within
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff")
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
-MIN_SIDE = 32
 BUCKETS = (256, 512, 768, 1024)
 VIEW_BUCKETS = (1, 2, 4, 8)
-# EXIF orientation -> the Pillow transpose that undoes it (CIPA DC-008, tag 0x0112).
-ORIENTATIONS = {
-    2: "FLIP_LEFT_RIGHT",
-    3: "ROTATE_180",
-    4: "FLIP_TOP_BOTTOM",
-    5: "TRANSPOSE",
-    6: "ROTATE_270",
-    7: "TRANSVERSE",
-    8: "ROTATE_90",
-}
-ALLOWED = f"photos ({' '.join(PHOTO_SUFFIXES)}) or one video ({' '.join(VIDEO_SUFFIXES)})"
+# Files that are decoded at a time.
+READERS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +43,7 @@ class Photo:
     original_size: (height, width) px of the upright original.
     scale:         pixels of `image` per pixel of the original, at most 1.
     notes:         what was converted, in words.
+    window:        u0, v0, u1, v1 px of the upright original that `image` shows; None: all of it.
     """
 
     name: str
@@ -65,6 +51,7 @@ class Photo:
     original_size: tuple[int, int]
     scale: float
     notes: tuple[str, ...] = ()
+    window: tuple[int, int, int, int] | None = None
 
 
 def find_inputs(spec) -> Inputs:
@@ -126,9 +113,35 @@ def unique_names(paths) -> tuple[str, ...]:
 
 
 def read_photos(files, max_size: int = 1024) -> tuple[Photo, ...]:
-    """`read_photo` for every file, with unique names."""
-    named = zip(files, unique_names(files), strict=True)
-    return tuple(dataclasses.replace(read_photo(path, max_size), name=name) for path, name in named)
+    """`read_photo` for every file, with unique names; the first one that cannot be used is refused."""
+    read, refused = read_usable(files, max_size)
+    if refused:
+        raise InputError(next(iter(refused.values())))
+    return read
+
+
+def read_usable(files, max_size: int = 1024) -> tuple[tuple[Photo, ...], dict[Path, str]]:
+    """Reads the photos that can be read, with names that are unique among all files.
+
+    Returns:
+      photos: those that could be read, in order.
+      refused: file -> why it could not be, one sentence.
+
+    Raises:
+      ImportError: see `read_photo`.
+    """
+    files = [Path(file) for file in files]
+
+    def attempt(path, name):
+        try:
+            return dataclasses.replace(read_photo(path, max_size), name=name)
+        except InputError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(READERS) as pool:  # decoding lets other threads run
+        read = list(pool.map(attempt, files, unique_names(files)))
+    refused = {file: got for file, got in zip(files, read, strict=True) if isinstance(got, str)}
+    return tuple(got for got in read if isinstance(got, Photo)), refused
 
 
 def read_photo(path, max_size: int = 1024) -> Photo:
@@ -141,95 +154,29 @@ def read_photo(path, max_size: int = 1024) -> Photo:
         pixels, or smaller than 32 pixels a side.
       ImportError: Pillow is missing.
     """
-    path = Path(path)
-    pil_image = optional_import("PIL.Image", "Reading photos")
-    try:
-        with warnings.catch_warnings():  # Pillow warns of what is handled here: large pictures, odd metadata.
-            warnings.simplefilter("ignore")
-            with pil_image.open(path) as opened:
-                return _decode(opened, path, max_size)
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist.") from None
-    except PermissionError:
-        raise InputError(f"{path} may not be read (no permission).") from None
-    except pil_image.UnidentifiedImageError:
-        hint = " (empty file)" if path.stat().st_size == 0 else ""
-        raise InputError(f"{path} is not a picture of a known type{hint}; allowed: {ALLOWED}.") from None
-    except pil_image.DecompressionBombError:
-        limit = 2 * pil_image.MAX_IMAGE_PIXELS // 10**6
-        raise InputError(f"{path} has more than {limit} million pixels; reduce it first.") from None
-    except Exception as error:  # The decoders raise OSError, SyntaxError, ValueError, struct.error, ... for bad data.
-        raise InputError(f"{path} is truncated or damaged and cannot be decoded ({error}).") from error
+    pixels, notes = decode(Path(path), max_size)
+    return reduced(Photo(unique_names([path])[0], pixels, pixels.shape[:2], 1.0, notes), max_size)
 
 
-def _decode(image, path: Path, max_size: int) -> Photo:
-    """An opened Pillow image as a Photo."""
-    pil_image = optional_import("PIL.Image", "Reading photos")
-    width, height = image.size
-    shrink = min(1.0, max_size / max(width, height))
-    if min(width, height) * shrink < MIN_SIDE:
-        raise InputError(f"{path} is too small: {width} x {height} pixels, and at least {MIN_SIDE} a side are needed.")
-    image.draft(None, (2 * max_size, 2 * max_size))  # JPEG: decode at 1/2, 1/4 or 1/8 of the size where that suffices.
-    image.load()
-    orientation = image.getexif().get(0x0112, 1)
-    image, notes = _to_rgb(image, path)
-    if orientation in ORIENTATIONS:
-        image = image.transpose(pil_image.Transpose[ORIENTATIONS[orientation]])
-        notes.append(f"turned upright (EXIF orientation {orientation})")
-        height, width = (width, height) if orientation >= 5 else (height, width)
-    if shrink < 1:
-        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        image = image.resize(size, pil_image.Resampling.LANCZOS)
-        notes.append(f"reduced from {width} x {height} pixels")
-    return Photo(unique_names([path])[0], np.asarray(image), (height, width), shrink, tuple(notes))
+def read_original(path) -> np.ndarray:
+    """A photo in its own size: (H, W, 3) uint8, upright; see `read_photo`."""
+    return decode(Path(path), 10**9)[0]
 
 
-def _to_rgb(image, path: Path):
-    """Any Pillow mode to RGB in sRGB; returns the image and notes."""
-    pil_image = optional_import("PIL.Image", "Reading photos")
-    notes = []
-    if image.mode == "F":
-        raise InputError(f"{path} holds floating-point pixels; save it as an 8-bit or 16-bit picture first.")
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.float64)
-        if values.min() < 0 or values.max() > 65535:
-            raise InputError(f"{path} holds 32-bit pixels; save it as an 8-bit or 16-bit picture first.")
-        image = pil_image.fromarray(np.round(values / 257).astype(np.uint8))
-        notes.append("16-bit grey converted to 8 bits")
-    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
-        profile = image.info.get("icc_profile")
-        layer = image.convert("RGBA")
-        image = pil_image.new("RGBA", layer.size, "white")
-        image.alpha_composite(layer)
-        image = image.convert("RGB")
-        image.info["icc_profile"] = profile
-        notes.append("transparency put on white")
-    image, profile_note = _icc_to_srgb(image)
-    notes += profile_note
-    if image.mode != "RGB":
-        notes.append(f"{image.mode} converted to RGB")
-        image = image.convert("RGB")
-    return image, notes
+def cut(pixels: np.ndarray, window) -> np.ndarray:
+    """The part u0, v0, u1, v1 of a picture (H, W, ...)."""
+    u0, v0, u1, v1 = window
+    return pixels[v0:v1, u0:u1]
 
 
-def _icc_to_srgb(image):
-    """Converts through the embedded ICC profile, if there is a usable one that is not sRGB itself."""
-    data = image.info.get("icc_profile")
-    modes = ("RGB", "CMYK", "L")
-    if not data or image.mode not in modes:
-        return image, []
-    try:
-        cms = optional_import("PIL.ImageCms", "Colour profiles")
-        profile = cms.ImageCmsProfile(io.BytesIO(data))
-        name = cms.getProfileDescription(profile).strip()
-        if image.mode == "RGB" and "sRGB" in name:
-            return image, []
-        converted = cms.profileToProfile(image, profile, cms.createProfile("sRGB"), outputMode="RGB")
-    except Exception as error:  # A damaged or unusual profile, or Pillow without LittleCMS: the pixels are still good.
-        return image, [f"colour profile ignored ({error})"]
-    return converted, [f"colours converted from {name or 'the embedded profile'} to sRGB"]
+def reduced(photo: Photo, max_size: int) -> Photo:
+    """A photo at its original size, reduced to `max_size` pixels on its larger side where it is larger."""
+    height, width = photo.original_size
+    if max(height, width) <= max_size:
+        return photo
+    notes = (*photo.notes, f"reduced from {width} x {height} pixels")
+    image = fit_within(photo.image, max_size)
+    return dataclasses.replace(photo, image=image, scale=max_size / max(height, width), notes=notes)
 
 
 def pad_to_bucket(images, buckets=BUCKETS, fill: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from facerig_jax.data.photos import MIN_SIDE, Photo
+from facerig_jax.data.decode import MIN_SIDE
+from facerig_jax.data.photos import Photo, reduced
 from facerig_jax.io.files import InputError, optional_import
-from facerig_jax.report.pictures import fit_within
 
 QUIET = ("-v", "error", "-nostdin")
 SQUARE = "scale=iw*sar:ih"  # Pixels that are not square are made so.
@@ -65,6 +66,23 @@ def iterate_frames(path, count: int | None = None, max_size: int = 1024) -> Iter
       InputError: missing, unreadable, damaged, or smaller than 32 pixels a side.
       ImportError: imageio-ffmpeg is missing.
     """
+    for photo in _originals(path, count):
+        yield dataclasses.replace(reduced(photo, max_size), notes=())
+
+
+def read_originals(path, names, count: int | None = None) -> Iterator[Photo]:
+    """The frames of these names (`Photo.name`) among those that `iterate_frames` gives, not reduced, in order."""
+    names = set(names)
+    for photo in _originals(path, count):
+        if photo.name in names:
+            names.discard(photo.name)
+            yield photo
+        if not names:
+            return
+
+
+def _originals(path, count: int | None) -> Iterator[Photo]:
+    """Frames of a video at their own size; see `iterate_frames`."""
     frames, seconds = count_frames(path)
     numbers = sampled_indices(frames, count)
     if seconds > 0 and frames > SEEK_ABOVE * len(numbers):
@@ -77,8 +95,7 @@ def iterate_frames(path, count: int | None = None, max_size: int = 1024) -> Iter
         if min(image.shape[:2]) < MIN_SIDE:
             height, width = image.shape[:2]
             raise InputError(f"{path} is too small: frames of {width} x {height} pixels, at least {MIN_SIDE} needed.")
-        reduced = fit_within(image, max_size)
-        yield Photo(f"frame_{number:06d}", reduced, image.shape[:2], min(1.0, max_size / max(image.shape)))
+        yield Photo(f"frame_{number:06d}", image, image.shape[:2], 1.0)
         done += 1
     if not done:
         raise InputError(f"{path} is truncated or damaged: none of its {frames} frames could be decoded.")

@@ -72,12 +72,25 @@ def find_faces(params: dict, pyramid: Pyramid) -> Faces:
 
     A while loop over the windows: it ends after the first when that settles the matter, also for a batch under vmap.
     """
+    rows, scores = _search_windows(params, pyramid, thorough=False)
+    return _suppressed(rows, scores)
+
+
+def find_all_faces(params: dict, pyramid: Pyramid) -> tuple[Faces, Faces]:
+    """What `find_faces` finds, and what is found when the search goes on through all windows: small faces too."""
+    rows, scores = _search_windows(params, pyramid, thorough=True)
+    first = (jnp.arange(len(scores)) == 0)[:, None] | (scores[0].max() < CONFIDENT_SCORE)
+    return _suppressed(rows, jnp.where(first, scores, 0.0)), _suppressed(rows, scores)
+
+
+def _search_windows(params: dict, pyramid: Pyramid, thorough: bool) -> tuple[jax.Array, jax.Array]:
+    """(K, 896, 16) corners and key points and (K, 896) scores of K windows, zero where there was no need to look."""
     windows = search_windows(*pyramid.shapes[0])
     count = len(windows.side)
 
     def unsettled(state):
         i, _, scores = state
-        return (i == 0) | ((i < count) & (scores[0].max() < CONFIDENT_SCORE))
+        return (i == 0) | ((i < count) & (thorough | (scores[0].max() < CONFIDENT_SCORE)))
 
     def search_next(state):
         i, rows, scores = state
@@ -87,6 +100,10 @@ def find_faces(params: dict, pyramid: Pyramid) -> Faces:
     anchors = len(detector_anchors())
     start = (0, jnp.zeros((count, anchors, 16), jnp.float32), jnp.zeros((count, anchors), jnp.float32))
     _, rows, scores = jax.lax.while_loop(unsettled, search_next, start)
+    return rows, scores
+
+
+def _suppressed(rows, scores) -> Faces:
     rows, scores = suppress(rows.reshape(-1, 16), scores.reshape(-1))
     return Faces(rows[:, :4], rows[:, 4:].reshape(-1, 6, 2), scores)
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from facerig_jax.api import load
 from facerig_jax.checks import check_choice
+from facerig_jax.config import FitConfig
 from facerig_jax.data.subjects import HELD_OUT_SEED, VALIDATION_SEED
 from facerig_jax.evaluate import methods, report, runs, tuned
 from facerig_jax.evaluate.adam import AdamNumbers

@@ -24,7 +24,7 @@ from facerig_jax.report.page import Report, ReportView, write_report
 from facerig_jax.report.pictures import fit_within, grid
 from facerig_jax.report.steps import Steps
 from facerig_jax.report.views import RESIDUAL_SCALE
-from facerig_jax.types import Fit, HeadModel, Rig
+from facerig_jax.types import Crop, Fit, HeadModel, Rig, Views
 
 if TYPE_CHECKING:
     from facerig_jax.data.photos import Photo
@@ -98,7 +98,7 @@ def write_meshes(folder: Path, head: HeadModel, result: Result) -> None:
             written.result()
     points = np.asarray(landmark_positions(head.landmarks68, rig.unit_mm * rig.neutral))
     write_points7(folder / "points7.txt", points[list(POINTS7)])
-    save_views(folder / "views.npz", result.fit.views, result.names)
+    save_views(folder / "views.npz", original_views(result.fit.views, result.photos), result.names)
     index, faces = submesh(head.faces, np.ones(len(head.part), bool))
     outward = faces[:, ::-1]  # v runs down, which mirrors the frame.
     for photo, vertices, used in zip(result.photos, result.vertices, result.used, strict=True):
@@ -107,12 +107,32 @@ def write_meshes(folder: Path, head: HeadModel, result: Result) -> None:
 
 
 def original_pixels(points, photo: Photo) -> np.ndarray:
-    """Points (n, 3) in pixels of `photo.image` -> pixels of the upright original file; z in the same scale."""
+    """Points (..., 2 or 3) in pixels of `photo.image` -> pixels of the upright original file; z in the same scale."""
+    start, zoom = placing(photo)
+    points, centre = np.asarray(points, np.float64), np.array([0.5, 0.5, 0])  # Pixel centres are at integers.
+    n = points.shape[-1]
+    return (points + centre[:n]) * zoom[:n] + start[:n] - centre[:n]
+
+
+def placing(photo: Photo) -> tuple[np.ndarray, np.ndarray]:
+    """Where `photo.image` starts in the upright original, (3,) px, and original pixels per pixel of it, (3,)."""
     height, width = photo.image.shape[:2]
-    down, across = photo.original_size[0] / height, photo.original_size[1] / width
-    zoom = np.array([across, down, (across + down) / 2])
-    centre = np.array([0.5, 0.5, 0])  # Pixel centres are at integers.
-    return (np.asarray(points, np.float64) + centre) * zoom - centre
+    u0, v0, u1, v1 = photo.window or (0, 0, *photo.original_size[::-1])
+    across, down = (u1 - u0) / width, (v1 - v0) / height
+    return np.array([u0, v0, 0.0]), np.array([across, down, (across + down) / 2])
+
+
+def original_views(views: Views, photos) -> Views:
+    """Views with crops and landmarks in pixels of the upright originals; those of photos as they are do not change."""
+    crops = [(np.asarray(views.crop.scale)[k], np.asarray(views.crop.offset)[k]) for k in range(len(photos))]
+    landmarks, rows = np.array(views.landmarks), []
+    for k, (photo, (scale, offset)) in enumerate(zip(photos, crops, strict=True)):
+        if photo.image.shape[:2] != tuple(photo.original_size):
+            landmarks[k] = original_pixels(landmarks[k], photo)
+            scale, offset = scale / placing(photo)[1][2], original_pixels(offset, photo)
+        rows.append((scale, offset))
+    scale, offset = (np.array(column, np.float32) for column in zip(*rows, strict=True))
+    return views.replace(landmarks=landmarks, crop=Crop(scale, offset))
 
 
 def write_pictures(folder: Path, result: Result) -> None:
@@ -228,6 +248,7 @@ def write_record(folder: Path, result: Result) -> None:
             "reprojection_error": float(error) if used else None,
             "original_size": photo.original_size,
             "scale": photo.scale,
+            "window": photo.window,
             "notes": photo.notes,
         }
         for photo, file, status, used, error in zip(
