@@ -180,12 +180,12 @@ def _unwrap_view(head, rig, view: _View, table: UVTable, model, face, features, 
     where, zoomed, facing, shading = jnp.split(texels, (2, 5, 6), -1)
     seen = _seen(head, posed, zoomed, crop_size) * inside_photo(where, view.photo_size[None]) * skin
     low, high = GRAZING
-    seen = seen * (facing[..., 0] > low) * (clear > 0.5)
+    seen = seen * (facing[..., 0] > low) * (clear > 0.05)
     photo = _soften(srgb_to_linear(view.photo.astype(jnp.float32) / 255), where, seen)
     colour = bilinear(photo, where) / jnp.maximum(shading, _TINY)
     colour = colour * _gain(colour, model, seen * (face > 0.5) * (facing[..., 0] > high))
     weight = _feather(seen, skin) * jnp.clip((facing[..., 0] - low) / (high - low), 0, 1) ** 2
-    weight = weight * _skin_likeness(colour, model, face, features, seen)
+    weight = weight * _skin_likeness(colour, model, face, features, seen) * _smoothstep(clear)
     return colour * _relight(colour, model, weight), weight * view.lit
 
 
