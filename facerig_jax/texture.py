@@ -161,7 +161,8 @@ def _unwrap(head: HeadModel, rig: Rig, views: Views, photos, sizes, hidden, size
     with jax.named_scope("complete"):
         observed = coarse[..., :3] / (coarse[..., 3:] + _TINY**2) + fine[..., :3] / (fine[..., 3:] + _TINY**4)
         confidence = _smoothstep(best / 0.5) * skin
-        texture = _complete(observed, confidence, model, skin)
+        clearest = jnp.max(jnp.where(trust > 0, lit, 0.0))
+        texture = _complete(observed, confidence, model, skin, clearest)
         return to_uint8(_fill(texture, table.covered.astype(jnp.float32))), confidence
 
 
@@ -284,10 +285,10 @@ def _accumulate(total, colour, weight, trust):
     return coarse, fine, jnp.maximum(best, weight)
 
 
-def _complete(observed, confidence, model, skin) -> jax.Array:
-    """Observed colours where they are sure, elsewhere the model's, toned as the nearest observed ones are."""
+def _complete(observed, confidence, model, skin, lit) -> jax.Array:
+    """Observed colours where they are sure, elsewhere the model's, toned as the nearest observed ones are if well lit."""
     tone = _coarse(_log_ratio(observed, model), confidence, observed.shape[0] // 8)
-    tone = tone - _excess(tone, TONE)
+    tone = lit * (tone - _excess(tone, TONE))
     toned = jnp.where(skin[..., None] > 0, model * jnp.exp(tone), model)
     return jnp.clip(confidence[..., None] * observed + (1 - confidence[..., None]) * toned, 0, 1)
 

@@ -115,8 +115,9 @@ def settle(samples: Samples, unit_mm: float, strange, shares, step, hyper: Hyper
     shares = jnp.concatenate([shares[:BANDS], hard])
     enough = hyper.cover_share * jnp.array(ENOUGH)
     found = jnp.concatenate([shares[:BANDS] > enough, hard > hyper.shadow_step]).astype(shares.dtype)
-    amount = jnp.max(covered_parts(samples, unit_mm, strange) * found[:, None], 0)
-    return Coverage(samples.place, amount, shares, found)
+    parts = covered_parts(samples, unit_mm, strange) * found[:, None]
+    hidden = jnp.max(parts[:BANDS], 0)
+    return Coverage(samples.place, jnp.max(parts, 0), hidden, shares, found)
 
 
 def covered_parts(samples: Samples, unit_mm: float, strange) -> jax.Array:
@@ -139,26 +140,26 @@ def covered_parts(samples: Samples, unit_mm: float, strange) -> jax.Array:
     return jnp.concatenate([parts * near.T[:BANDS], samples.regions[BANDS:]])
 
 
-def cover_at(coverage: Coverage, points: jax.Array, unit_mm: float) -> jax.Array:
-    """(m,) in [0, 1] how surely points (m, 3) of the mean head, head units, are covered."""
+def cover_at(coverage: Coverage, amount: jax.Array, points: jax.Array, unit_mm: float) -> jax.Array:
+    """(m,) what `amount` (n,) of a coverage is at points (m, 3) of the mean head, head units."""
 
     def one(point):
         gap = jnp.sum((coverage.place - point[None]) ** 2, -1) / (STEP_MM / unit_mm) ** 2
         share = jnp.exp(-0.5 * (gap - jnp.min(gap)))
-        return jnp.sum(share * coverage.amount) / jnp.sum(share)
+        return jnp.sum(share * amount) / jnp.sum(share)
 
     return jax.lax.map(one, points, batch_size=512)
 
 
 def uncover(data: terms.LandmarkData, coverage: Coverage) -> terms.LandmarkData:
     """The same points, those that are covered with little weight."""
-    hidden = cover_at(coverage, data.model.mean[:, :3], data.unit_mm)
+    hidden = cover_at(coverage, coverage.hidden, data.model.mean[:, :3], data.unit_mm)
     return data.replace(weight=data.weight * (1 - (1 - GUESSED) * hidden)[None])
 
 
 def whole_cover(head: HeadModel, coverage: Coverage) -> Cover:
     """The same for every vertex of the head."""
-    vertices = cover_at(coverage, jnp.asarray(head.mean), head.unit_mm)
+    vertices = cover_at(coverage, coverage.amount, jnp.asarray(head.mean), head.unit_mm)
     return Cover(vertices * (jnp.asarray(head.part) == 0), coverage.found, coverage.share)
 
 
