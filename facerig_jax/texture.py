@@ -286,7 +286,7 @@ def _accumulate(total, colour, weight, trust):
 
 
 def _complete(observed, confidence, model, skin, lit) -> jax.Array:
-    """Observed colours where they are sure, elsewhere the model's, toned as the nearest observed ones are if well lit."""
+    """Observed colours where they are sure, elsewhere the model's, toned as the nearest observed, if lit, are."""
     tone = _coarse(_log_ratio(observed, model), confidence, observed.shape[0] // 8)
     tone = lit * (tone - _excess(tone, TONE))
     toned = jnp.where(skin[..., None] > 0, model * jnp.exp(tone), model)
