@@ -26,7 +26,7 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from experiments.candidates import choose_photos, read_inputs
+from experiments.candidates import choose, read_inputs
 from facerig_jax.api import fit_rig, load
 from facerig_jax.data.photos import pad_to_bucket
 from facerig_jax.detect.landmarks import LANDMARKS68
@@ -80,10 +80,8 @@ def real():
 
 def chosen_photos(params, head):
     """The photos or the video's frames of --images, the best ones where there are more than a fit takes."""
-    _, found, _ = read_inputs(_IMAGES.value)
-    if len(found) <= MAX_PHOTOS:
-        return found
-    return [found[number] for number in choose_photos(params["detector"], head, found, MAX_PHOTOS)]
+    inputs, found, files, _ = read_inputs(_IMAGES.value)
+    return choose(params["detector"], head, inputs, found, files, MAX_PHOTOS, "alike").photos
 
 
 def print_table(table) -> None:

@@ -159,7 +159,8 @@ def _unwrap(head: HeadModel, rig: Rig, views: Views, photos, sizes, hidden, size
     with jax.named_scope("complete"):
         observed = coarse[..., :3] / (coarse[..., 3:] + _TINY**2) + fine[..., :3] / (fine[..., 3:] + _TINY**4)
         confidence = _smoothstep(best / 0.5) * skin
-        texture = _complete(observed, confidence, model, skin)
+        clearest = jnp.max(jnp.where(trust > 0, lit, 0.0))
+        texture = _complete(observed, confidence, model, skin, clearest)
         return linear_to_srgb8(_fill(texture, table.covered.astype(jnp.float32))), confidence
 
 
@@ -179,12 +180,12 @@ def _unwrap_view(head, rig, view: _View, table: UVTable, model, face, features, 
     where, zoomed, facing, shading = jnp.split(texels, (2, 5, 6), -1)
     seen = _seen(head, posed, zoomed, size) * inside_photo(where, view.photo_size[None]) * skin
     low, high = GRAZING
-    seen = seen * (facing[..., 0] > low) * (clear > 0.5)
+    seen = seen * (facing[..., 0] > low) * (clear > 0.05)
     photo = _soften(srgb_to_linear(view.photo.astype(jnp.float32) / 255), where, seen)
     colour = bilinear(photo, where) / jnp.maximum(shading, _TINY)
     colour = colour * _gain(colour, model, seen * (face > 0.5) * (facing[..., 0] > high))
     weight = _feather(seen, skin) * jnp.clip((facing[..., 0] - low) / (high - low), 0, 1) ** 2
-    weight = weight * _skin_likeness(colour, model, face, features, seen)
+    weight = weight * _skin_likeness(colour, model, face, features, seen) * _smoothstep(clear)
     return colour * _relight(colour, model, weight), weight * view.lit
 
 
@@ -283,10 +284,10 @@ def _accumulate(total, colour, weight, trust):
     return coarse, fine, jnp.maximum(best, weight)
 
 
-def _complete(observed, confidence, model, skin) -> jax.Array:
-    """Observed colours where they are sure, elsewhere the model's, toned as the nearest observed ones are."""
+def _complete(observed, confidence, model, skin, lit) -> jax.Array:
+    """Observed colours where they are sure, elsewhere the model's, toned as the nearest observed, if lit, are."""
     tone = _coarse(_log_ratio(observed, model), confidence, observed.shape[0] // 8)
-    tone = tone - _excess(tone, TONE)
+    tone = lit * (tone - _excess(tone, TONE))
     toned = jnp.where(skin[..., None] > 0, model * jnp.exp(tone), model)
     return jnp.clip(confidence[..., None] * observed + (1 - confidence[..., None]) * toned, 0, 1)
 

@@ -169,7 +169,7 @@ def test_no_view_at_all_is_finite_and_uncovered():
 
 def test_covered_points_keep_little_weight_and_others_theirs():
     place = jnp.array([[0.0, 0, 0], [100.0, 0, 0]])
-    cover = Coverage(place, jnp.array([1.0, 0.0]), jnp.zeros(5), jnp.zeros(5))
+    cover = Coverage(place, jnp.ones(2), jnp.array([1.0, 0.0]), jnp.zeros(5), jnp.zeros(5))
     model = PointModel(place, jnp.zeros((1, 2, 3)), jnp.zeros((1, 2, 3)))
     data = LandmarkData(model, jnp.zeros((3, 2, 2)), jnp.full((3, 2), 2.0), jnp.ones(2), jnp.zeros((1, 2, 2)))
     weight = coverage.uncover(data, cover).weight

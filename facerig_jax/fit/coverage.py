@@ -46,8 +46,9 @@ GREY, STEP, TINT, HUE = 0.6, 0.5, 0.2, 0.12
 ROUNDS, COUNT = 6, 60.0
 # What readings are compared by: squared log tint of the light over TINTED, and shares of the bands that are not skin.
 TINTED, TINT_COST = 0.4, 0.3
-# Evidence from which a point is not skin; it is spread by a Gaussian, and the border lies within it; mm.
-NOT_SKIN, SPREAD_MM, STEP_MM = 0.6, 5.0, 4.0
+# Evidence from which a point is not skin; mm: it is spread by a Gaussian, what is covered reaches so far beyond it and
+# fades over as much again, and the border between the halves is so soft.
+NOT_SKIN, SPREAD_MM, REACH_MM, STEP_MM = 0.6, 3.0, 5.0, 4.0
 # Weight that landmarks keep where the face is covered: a detector guesses them there.
 GUESSED = 0.05
 _TINY = 1e-6
@@ -115,35 +116,51 @@ def settle(samples: Samples, unit_mm: float, strange, shares, step, hyper: Hyper
     shares = jnp.concatenate([shares[:BANDS], hard])
     enough = hyper.cover_share * jnp.array(ENOUGH)
     found = jnp.concatenate([shares[:BANDS] > enough, hard > hyper.shadow_step]).astype(shares.dtype)
+    parts = covered_parts(samples, unit_mm, strange) * found[:, None]
+    hidden = jnp.max(parts[:BANDS], 0)
+    return Coverage(samples.place, jnp.max(parts, 0), hidden, shares, found)
+
+
+def covered_parts(samples: Samples, unit_mm: float, strange) -> jax.Array:
+    """(R, n) in [0, 1] what is covered of each region if it is: around what is not skin; all of the halves."""
     weight = jnp.sum(samples.sight, 0) / samples.deviation**2
-    spread = _spread(samples.place, samples.place, strange, weight, SPREAD_MM / unit_mm)
-    covered = jnp.clip((spread - 0.5 * NOT_SKIN) / (0.5 * NOT_SKIN), 0, 1)
-    near = jax.vmap(lambda region: _spread(samples.place, samples.place, region, weight, SPREAD_MM / unit_mm))
-    reach = jnp.clip(2 * near(samples.regions), 0, 1) * found[:, None]
-    amount = jnp.maximum(covered * jnp.max(reach[:BANDS], 0), jnp.max(reach[BANDS:], 0))
-    return Coverage(samples.place, amount, shares, found)
+
+    def one(point):
+        away = unit_mm * jnp.sqrt(jnp.sum((samples.place - point[None]) ** 2, -1))
+        share = weight * jnp.exp(-0.5 * (away / SPREAD_MM) ** 2)
+        smooth = jnp.sum(share * strange) / jnp.maximum(jnp.sum(share), _TINY)
+        return smooth, jnp.max(samples.regions * jnp.clip(2 - away / REACH_MM, 0, 1)[None], -1)
+
+    smooth, near = jax.lax.map(one, samples.place, batch_size=256)
+
+    def widen(point):
+        away = unit_mm * jnp.sqrt(jnp.sum((samples.place - point[None]) ** 2, -1))
+        return jnp.max(jnp.clip(2 * smooth / NOT_SKIN - 1, 0, 1) * jnp.clip(2 - away / REACH_MM, 0, 1))
+
+    parts = jnp.concatenate([jax.lax.map(widen, samples.place, batch_size=256)[None]] * BANDS)
+    return jnp.concatenate([parts * near.T[:BANDS], samples.regions[BANDS:]])
 
 
-def cover_at(coverage: Coverage, points: jax.Array, unit_mm: float) -> jax.Array:
-    """(m,) in [0, 1] how surely points (m, 3) of the mean head, head units, are covered."""
+def cover_at(coverage: Coverage, amount: jax.Array, points: jax.Array, unit_mm: float) -> jax.Array:
+    """(m,) what `amount` (n,) of a coverage is at points (m, 3) of the mean head, head units."""
 
     def one(point):
         gap = jnp.sum((coverage.place - point[None]) ** 2, -1) / (STEP_MM / unit_mm) ** 2
         share = jnp.exp(-0.5 * (gap - jnp.min(gap)))
-        return jnp.sum(share * coverage.amount) / jnp.sum(share)
+        return jnp.sum(share * amount) / jnp.sum(share)
 
     return jax.lax.map(one, points, batch_size=512)
 
 
 def uncover(data: residuals.PointData, coverage: Coverage) -> residuals.PointData:
     """The same points, those that are covered with little weight."""
-    hidden = cover_at(coverage, data.model.mean[:, :3], data.unit_mm)
+    hidden = cover_at(coverage, coverage.hidden, data.model.mean[:, :3], data.unit_mm)
     return data.replace(weight=data.weight * (1 - (1 - GUESSED) * hidden)[None])
 
 
 def whole_cover(head: HeadModel, coverage: Coverage) -> Cover:
     """The same for every vertex of the head."""
-    vertices = cover_at(coverage, jnp.asarray(head.mean), head.unit_mm)
+    vertices = cover_at(coverage, coverage.amount, jnp.asarray(head.mean), head.unit_mm)
     return Cover(vertices * (jnp.asarray(head.part) == 0), coverage.found, coverage.share)
 
 
@@ -261,13 +278,3 @@ def shadow_step(samples: Samples, reading: Reading) -> jax.Array:
     high = jnp.max(jnp.where(seen, reading.step, -jnp.inf))
     step = jnp.where(low > 0, low, jnp.where(high < 0, high, 0.0))
     return jnp.where(jnp.any(seen), step, 0.0)
-
-
-def _spread(points, place, values, weight, width) -> jax.Array:
-    """(m,) weighted mean of values (n,) at places (n, 3) near points (m, 3), Gaussian of this width, head units."""
-
-    def one(point):
-        share = weight * jnp.exp(-0.5 * jnp.sum((place - point[None]) ** 2, -1) / width**2)
-        return jnp.sum(share * values) / jnp.maximum(jnp.sum(share), 1e-9)
-
-    return jax.lax.map(one, points, batch_size=512)

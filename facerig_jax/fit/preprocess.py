@@ -26,6 +26,7 @@ class Coverage:
 
     place:  (n, 3) points of the mean head, head units: those of the colour term.
     amount: (n,) in [0, 1], how surely each is covered: 0 where no region is.
+    hidden: (n,) the same without hard shadows, in which points can still be seen.
     share:  (R,) share of each of coverage.REGIONS that is not skin in any view; of the halves, how hard the step of a
             shadow between them is.
     found:  (R,) 1 where that is enough to speak of.
@@ -33,6 +34,7 @@ class Coverage:
 
     place: jax.Array
     amount: jax.Array
+    hidden: jax.Array
     share: jax.Array
     found: jax.Array
 
