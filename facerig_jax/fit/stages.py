@@ -70,11 +70,17 @@ def fit_views(
         if colours is not None:
             images = {name: getattr(colours.data, name)[None] for name in ("image", "brightness")}
             colours = colours.replace(data=colours.data.replace(**images))
-        energy = fit_energy(head, alone(crops), x, level[None], hyper, data, colours, MOTION)
+        energy = fit_energy(head, alone(crops).replace(cover=crops.cover), x, level[None], hyper, data, colours, MOTION)
         x, descent = _minimise(energy, x, hyper.damping, config.expression_steps)
         return x.pose[0], x.expression[0], descent
 
-    axes = (0, view_axes(), 0, tuple(points.view_axes() for points in data), colours and colours.view_axes())
+    axes = (
+        crops.view_axes(),
+        view_axes(),
+        0,
+        tuple(points.view_axes() for points in data),
+        colours and colours.view_axes(),
+    )
     pose, expression, descent = jax.vmap(view, axes)(crops, x, level, data, colours)
     return x.replace(pose=pose, expression=expression), descent
 
