@@ -1,23 +1,17 @@
 """The front door: one compiled program, transforms of it, masks, statuses, and refusals in words."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.subjects import CONFIG, SIZE, small_head, small_params, subject
+from helpers.subjects import CONFIG, HYPER, POINTS_ONLY, SIZE, small_head, small_params, subject
 
 import facerig_jax
-from facerig_jax import api
-from facerig_jax.fit.status import Status
-
-# Detection and landmarks alone: where the colours are not the subject.
-POINTS_ONLY = facerig_jax.FitConfig(crop_size=64, blur=(), landmark_steps=3)
+from facerig_jax import Status
 
 
 def fit(images, landmarks=None, config=CONFIG, **changes):
-    options = {"solver": "classical", "landmarks": landmarks, "config": config, **changes}
+    options = {"landmarks": landmarks, "config": config, "hyper": HYPER, **changes}
     return facerig_jax.fit_rig(images, small_params(), small_head(), **options)
 
 
@@ -67,79 +61,14 @@ def test_a_fit_has_its_documented_shapes_and_is_finite(fitted):
     assert shapes == {"pose": (n_views, 6), "expression": (n_views, n_codes), "light": (n_views, 9, 3), "status": (2,)}
     assert fitted.trace.landmarks.taken.shape == (CONFIG.landmark_steps,)
     np.testing.assert_array_equal(fitted.trace.identity[-1], fitted.rig.identity_code)
-    assert fitted.trace.identity.shape[0] == 1 + len(CONFIG.blur)
-    assert fitted.trace.photometric.after.shape == (len(CONFIG.blur), CONFIG.photometric_steps)
+    assert fitted.trace.identity.shape[0] == 1 + len(HYPER.blur)
+    assert fitted.trace.photometric.after.shape == (len(HYPER.blur), CONFIG.photometric_steps)
     assert fitted.trace.expression.after.shape == (n_views, CONFIG.expression_steps)
     assert_finite(fitted)
     assert int(fitted.status) == Status.OK
 
 
-def test_same_shapes_and_other_numbers_compile_nothing_new(photos, fitted):
-    before = api._fit._cache_size()
-    images, landmarks = photos
-    other = fit(1 - images, landmarks + 1, hyper=facerig_jax.Hyper(landmark_mm=2.0, damping=0.1, colour=0.2))
-    assert api._fit._cache_size() == before
-    assert float(jnp.abs(other.rig.neutral - fitted.rig.neutral).max()) > 0
-
-
-def test_a_jitted_fit_is_traced_once(photos):
-    count = []
-
-    @jax.jit
-    def jitted(images, landmarks, params, head, hyper):
-        count.append(1)
-        return facerig_jax.fit_rig(
-            images, params, head, solver="classical", landmarks=landmarks, hyper=hyper, config=POINTS_ONLY
-        ).rig.identity_code
-
-    for sigma in (1.0, 2.0):
-        jitted(*photos, small_params(), small_head(), facerig_jax.Hyper(landmark_mm=sigma))
-    assert len(count) == 1
-    assert jitted._cache_size() == 1
-
-
-def test_vmap_over_subjects_equals_a_loop(fitted):
-    subjects = [subject(index) for index in range(3)]
-    images, landmarks = jnp.stack([s.images for s, _ in subjects]), jnp.stack([points for _, points in subjects])
-    batched = jax.vmap(fit)(images, landmarks)
-    for index in range(3):
-        one = fit(images[index], landmarks[index])
-        assert_close(jax.tree.map(lambda x, i=index: x[i], batched.rig), one.rig, 1e-3)
-        np.testing.assert_array_equal(batched.views.status[index], one.views.status)
-
-
-def test_gradient_by_the_images_is_finite_and_not_zero(photos):
-    images, landmarks = photos
-    gradient = jax.grad(lambda images: jnp.sum(fit(images, landmarks).rig.albedo))(images)
-    assert np.isfinite(gradient).all()
-    assert float(jnp.abs(gradient).max()) > 0
-
-
-def test_the_one_argument_form_works_under_jit():
-    made, _ = subject()
-    result = jax.jit(functools.partial(facerig_jax.fit_rig, solver="classical", config=POINTS_ONLY))(made.images)
-    assert result.rig.neutral.shape == facerig_jax.load()[1].mean.shape
-    assert result.views.status.tolist() == [Status.OK, Status.OK]
-    assert_finite(result)
-
-
 # Views that do not count
-
-
-def test_padding_to_eight_views_changes_nothing(photos, fitted):
-    images, landmarks = (jnp.concatenate([x, jnp.full((6, *x.shape[1:]), 0.3)]) for x in photos)
-    padded = fit(images, landmarks, view_mask=jnp.array([1, 1, 0, 0, 0, 0, 0, 0]))
-    assert padded.views.status.tolist() == [Status.OK] * 2 + [Status.PADDING] * 6
-    assert_close(first_view(padded), first_view(fitted), 2e-3)
-    assert_finite(padded)
-
-
-def test_one_view_alone_equals_two_of_which_one_is_masked(photos):
-    images, landmarks = photos
-    alone = fit(images[:1], landmarks[:1], config=POINTS_ONLY)
-    masked = fit(images, landmarks, config=POINTS_ONLY, view_mask=jnp.array([1, 0]))
-    assert masked.views.status.tolist() == [Status.OK, Status.PADDING]
-    assert_close(first_view(masked), first_view(alone), 2e-3)
 
 
 def test_a_photo_without_a_face_only_masks_its_own_view(photos):
@@ -171,12 +100,6 @@ def test_a_view_that_cannot_be_used_is_masked_in_the_colours_too(photos):
         assert result.views.status.tolist() == [Status.OK, status]
         assert_close(first_view(result), first_view(masked), 1e-4)
         assert_finite(result)
-
-
-def test_integer_and_float_photos_agree(photos):
-    images = jnp.round(photos[0] * 255).astype(jnp.uint8)
-    whole, real = (fit(x, config=POINTS_ONLY) for x in (images, images.astype(jnp.float32) / 255))
-    assert_close(whole, real, 1e-5)
 
 
 def test_landmark_weight_zero_leaves_a_point_out(photos):

@@ -1,23 +1,24 @@
-"""The front door of the learned solver: refusals in words, statuses, the frozen rig; one small program for all."""
-
-import dataclasses
+"""The front door of solvers with networks: refusals in words, statuses, the frozen rig; one small program for all."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.learned import CONFIG, fit
 from helpers.subjects import small_head, small_params, subject
-from helpers.tiny import SIZES
+from helpers.tiny import FOR_SMALL_HEAD as CONFIG
+from helpers.tiny import tiny_params
 
 import facerig_jax
-from facerig_jax import api
-from facerig_jax.config import FitConfig
-from facerig_jax.fit.status import Status
-from facerig_jax.geometry.camera import resized_pose
-from facerig_jax.inorig.config import BASE
+from facerig_jax import Status, api
+from facerig_jax.inorig.config import BASE, EnergyWeights
 from facerig_jax.networks.tree import count_parameters
-from facerig_jax.weights import TRAINED, init_params, trained
+from facerig_jax.weights import TRAINED, trained
+
+
+def fit(images, landmarks, params=None, **changes):
+    params = {**small_params(), "learned": tiny_params(CONFIG)} if params is None else params
+    options = {"config": CONFIG, **changes}
+    return facerig_jax.fit_rig(images, params, small_head(), landmarks=landmarks, **options)
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +64,6 @@ def test_the_frozen_rig_takes_any_leading_axes_and_is_differentiable(fitted):
         facerig_jax.apply_rig(fitted.rig, jnp.zeros(5))
 
 
-def test_new_photos_and_weights_compile_nothing_new(photos, fitted):
-    before = api._fit._cache_size()
-    images, landmarks = photos
-    other = fit(1 - images, landmarks + 1, hyper=facerig_jax.EnergyWeights(landmark=0.05))
-    assert api._fit._cache_size() == before
-    assert float(jnp.abs(other.rig.neutral - fitted.rig.neutral).max()) > 0
-
-
 def test_a_photo_without_a_face_is_left_out(photos, fitted):
     images, landmarks = photos
     lost = fit(images, landmarks.at[1].set(jnp.nan))
@@ -80,7 +73,7 @@ def test_a_photo_without_a_face_is_left_out(photos, fitted):
 
 
 def test_without_trained_weights_it_refuses_in_words(photos):
-    with pytest.raises(ValueError, match=r"the learned solver needs params\['learned'\]"):
+    with pytest.raises(ValueError, match=r"needs the networks' weights, params\['learned'\]"):
         fit(*photos, params={"detector": small_params()["detector"]})
     with pytest.raises(ValueError, match=r"No trained weights of this preset .* load\('base', allow_untrained=True\)"):
         facerig_jax.load("base")
@@ -91,35 +84,37 @@ def test_without_trained_weights_it_refuses_in_words(photos):
 def test_the_trained_weights_are_small_and_for_the_embedded_head_alone(photos):
     params, config = trained()
     assert TRAINED.stat().st_size < 25e6
-    assert api.solver_settings("learned", None, None)[0] == config
+    assert api.settings(None, None) == (config, facerig_jax.Hyper())
     assert count_parameters(facerig_jax.load()[0]["learned"]) == count_parameters(params) > 0
     other = small_head().replace(mean=small_head().mean[:-1])
-    with pytest.raises(ValueError, match="head: the trained weights are for the embedded head; use solver='classical'"):
+    with pytest.raises(ValueError, match="head: the trained weights are for the embedded head; use config=CLASSICAL"):
         facerig_jax.fit_rig(photos[0], head=other)
 
 
 def test_settings_and_weights_of_another_solver_are_refused_in_words(photos):
-    with pytest.raises(ValueError, match="solver='learned' takes InorigConfig, got FitConfig"):
-        fit(*photos, config=facerig_jax.FitConfig())
-    with pytest.raises(ValueError, match="solver='learned' takes EnergyWeights, got Hyper"):
+    with pytest.raises(ValueError, match="hyper: expected EnergyWeights, got Hyper"):
         fit(*photos, hyper=facerig_jax.Hyper())
-    with pytest.raises(ValueError, match="'learnt' is not one of 'classical', 'learned'. Did you mean 'learned'"):
-        fit(*photos, solver="learnt")
+    with pytest.raises(ValueError, match="hyper: expected Hyper, got EnergyWeights"):
+        fit(*photos, config=facerig_jax.FitConfig(), hyper=EnergyWeights())
+    with pytest.raises(ValueError, match="config: expected FitConfig or InorigConfig, got str"):
+        fit(*photos, config="classical")
     with pytest.raises(ValueError, match=r"params: .* has shape .*, these settings need"):
         fit(*photos, config=BASE)
+    with pytest.raises(ValueError, match=r"params: flow/.* has shape None, these settings need"):
+        fit(*photos, config=facerig_jax.FitConfig())
 
 
-def test_started_from_the_classical_fit_untrained_steps_leave_it_as_it_is(photos):
-    start = FitConfig(crop_size=2 * SIZES.image_size, blur=(), landmark_steps=3)
-    still = dataclasses.replace(CONFIG, start=start, stages=1, steps=1, update="fixed", step_bias=((-12,) * 5,) * 3)
-    params = {**small_params(), "learned": init_params(jax.random.key(0), still)}
-    images, landmarks = photos
-    ours = fit(images, landmarks, params, config=still)
-    theirs = facerig_jax.fit_rig(images, params, small_head(), solver="classical", landmarks=landmarks, config=start)
-    np.testing.assert_allclose(ours.rig.neutral, theirs.rig.neutral, atol=1e-5)
-    np.testing.assert_allclose(ours.rig.albedo, theirs.rig.albedo, atol=1e-5)
-    np.testing.assert_allclose(ours.views.expression, theirs.views.expression, atol=1e-5)
-    in_its_crop = resized_pose(theirs.views.pose, 2 * SIZES.image_size, SIZES.image_size)
-    np.testing.assert_allclose(ours.views.pose, in_its_crop, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(ours.views.inverse_distance, theirs.views.inverse_distance, rtol=1e-5)
-    assert np.abs(theirs.rig.identity_code).max() > 0.1
+def test_the_solver_s_name_is_a_deprecated_spelling_of_its_settings():
+    with pytest.warns(DeprecationWarning, match="solver= is deprecated"):
+        assert api.settings(None, None, "classical") == (facerig_jax.CLASSICAL, facerig_jax.classical_hyper())
+    with pytest.warns(DeprecationWarning, match="deprecated"):
+        assert api.settings(None, None, "learned") == api.settings(None, None)
+    with (
+        pytest.warns(DeprecationWarning, match="depre"),
+        pytest.raises(ValueError, match="'learnt' is not one of .* Did you mean"),
+    ):
+        api.settings(None, None, "learnt")
+    with pytest.warns(DeprecationWarning, match="EnergyWeights is now facerig_jax.inorig.config.EnergyWeights"):
+        assert facerig_jax.EnergyWeights is EnergyWeights
+    with pytest.raises(AttributeError, match="no attribute 'Hypr'"):
+        facerig_jax.Hypr  # noqa: B018

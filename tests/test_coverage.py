@@ -6,20 +6,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.subjects import CONFIG, SIZE, small_head, small_params, subject
+from helpers.subjects import CONFIG, HYPER, SIZE, small_head, small_params, subject
 from PIL import Image, ImageDraw
 
 import facerig_jax
 from facerig_jax.config import Hyper, as_arrays
 from facerig_jax.fit import coverage
 from facerig_jax.fit.linear_points import PointModel
-from facerig_jax.fit.parameters import Unknowns
-from facerig_jax.fit.photometric import Coverage, Observed, colour_data, colour_trust, light_level
-from facerig_jax.fit.residuals import LandmarkData
+from facerig_jax.fit.parameters import Parameters
+from facerig_jax.fit.photometric import colour_data, colour_trust, light_level
+from facerig_jax.fit.preprocess import Coverage, Crops
+from facerig_jax.fit.residuals import PointData
 from facerig_jax.geometry.light import ambient_light
 from facerig_jax.head.model import landmark_positions
 from facerig_jax.numerics import linear_to_srgb, srgb_to_linear
 from facerig_jax.report import notes
+from facerig_jax.types import Crop
 
 NAMES = list(coverage.REGIONS)
 BLUE, BLACK, WHITE = (120, 165, 190), (22, 20, 20), (235, 235, 238)
@@ -84,15 +86,15 @@ def observe(images):
     """The photos as crops of their own."""
     n_views = len(images)
     linear = srgb_to_linear(jnp.asarray(images, jnp.float32) / 255)
-    return Observed(
-        linear, jnp.ones(images.shape[:3]), jnp.zeros((n_views, 468, 3)), jnp.zeros((n_views, 468)), jnp.ones(n_views)
-    )
+    points, ones = jnp.zeros((n_views, 468, 3)), jnp.ones(n_views)
+    crop = Crop(ones, jnp.zeros((n_views, 2)), SIZE)
+    return Crops(linear, linear_to_srgb(linear), jnp.ones(images.shape[:3]), points, points[..., 0], ones, crop)
 
 
 def truth(made):
     albedo = jnp.zeros(small_head().albedo_basis.shape[0])
     light = jnp.broadcast_to(ambient_light(), (len(made.pose), 9, 3))
-    return Unknowns(made.identity, albedo, made.pose, made.inverse_distance, made.expression, light)
+    return Parameters(made.identity, albedo, made.pose, made.inverse_distance, made.expression, light)
 
 
 @jax.jit
@@ -171,7 +173,7 @@ def test_covered_points_keep_little_weight_and_others_theirs():
     place = jnp.array([[0.0, 0, 0], [100.0, 0, 0]])
     cover = Coverage(place, jnp.ones(2), jnp.array([1.0, 0.0]), jnp.zeros(5), jnp.zeros(5))
     model = PointModel(place, jnp.zeros((1, 2, 3)), jnp.zeros((1, 2, 3)))
-    data = LandmarkData(model, jnp.zeros((3, 2, 2)), jnp.full((3, 2), 2.0), jnp.ones(2), jnp.zeros((1, 2, 2)))
+    data = PointData(model, jnp.zeros((3, 2, 2)), jnp.full((3, 2), 2.0), jnp.ones(2), jnp.zeros((1, 2, 2)))
     weight = coverage.uncover(data, cover).weight
     np.testing.assert_allclose(weight, np.tile([2 * coverage.GUESSED, 2.0], (3, 1)), rtol=1e-5)
 
@@ -180,7 +182,7 @@ def test_covered_points_keep_little_weight_and_others_theirs():
 
 
 def fit(images, landmarks, **hyper):
-    options = {"solver": "classical", "landmarks": landmarks, "config": CONFIG, "hyper": Hyper(**hyper)}
+    options = {"landmarks": landmarks, "config": CONFIG, "hyper": HYPER.replace(**hyper)}
     return facerig_jax.fit_rig(images, small_params(), small_head(), **options)
 
 

@@ -304,7 +304,7 @@ def test_views_come_back_as_they_were_saved_failed_ones_too(tmp_path):
         inverse_distance=np.array([0, 1e-3]),
         expression=rng.random((2, 52)),
         light=rng.normal(size=(2, 9, 3)),
-        crop=Crop(scale=np.ones(2), offset=np.zeros((2, 2))),
+        crop=Crop(scale=np.ones(2), offset=np.zeros((2, 2)), size=192),
         landmarks=np.full((2, 468, 3), np.nan),
         status=np.array([0, 1], np.int32),
     )

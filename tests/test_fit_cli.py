@@ -38,13 +38,6 @@ if not flags.FLAGS.is_parsed():
     flags.FLAGS(["fit"])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _solver_promotes_ranks():
-    """facerig_jax.solve still relies on rank promotion; remove this when it does not."""
-    with jax.numpy_rank_promotion("allow"):
-        yield
-
-
 def run(capsys, images, out, **others):
     """Exit code, stdout and stderr of the command, within this process."""
     with flagsaver.flagsaver(images=str(images), out=str(out), **others):

@@ -7,52 +7,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import tiny
-from helpers.learned import CONFIG, fit
-from helpers.subjects import SIZE, small_head, small_params, subject
+from helpers.subjects import SIZE, small_head, subject
 
-from facerig_jax.config import FitConfig, FlowConfig, Hyper
+from facerig_jax.config import FitConfig, FlowConfig, as_arrays, classical_hyper
 from facerig_jax.evaluate.compare import ablation_rows
+from facerig_jax.fit import pipeline
 from facerig_jax.fit.correspondences import find_points, flow_maps, flow_tables
-from facerig_jax.fit.photometric import Observed
-from facerig_jax.fit.pipeline import (
-    fit_colours,
-    fit_expressions,
-    fit_landmarks,
-    initial,
-    landmark_data,
-    solve_classical,
-)
-from facerig_jax.fit.preprocess import look as look_at_photos
-from facerig_jax.fit.residuals import landmark_pixels
-from facerig_jax.geometry.camera import normalized_to_pose, project, to_image
+from facerig_jax.fit.landmarks import landmark_data
+from facerig_jax.fit.preprocess import Crops
+from facerig_jax.fit.residuals import point_pixels
+from facerig_jax.fit.stages import fit_colours, fit_landmarks, fit_views
+from facerig_jax.geometry.camera import project_to_image
 from facerig_jax.head.coarse import thin
-from facerig_jax.head.model import landmark_positions, vertices
+from facerig_jax.head.model import vertices
+from facerig_jax.inorig.config import BASE
 from facerig_jax.io.files import InputError
 from facerig_jax.numerics import linear_to_srgb
-from facerig_jax.training.config import DataConfig, TrainConfig
-from facerig_jax.training.examples import Examples
-from facerig_jax.training.loop import first_params, make_batch, preparing_params
-from facerig_jax.training.objective import (
-    example_loss,
-    make_example,
-    make_flow_example,
-    make_teacher,
-    prepared_models,
-)
-from facerig_jax.training.train_step import init_state, make_mesh, make_update
-from facerig_jax.weights import TRAINED, check_params, init_params, trained
+from facerig_jax.types import Crop
+from facerig_jax.weights import check_params, init_params
 
 FLOW = FlowConfig(uv_size=32, widths=(8, 8), place=4, passes=2, points=60)
-START = FitConfig(crop_size=SIZE, blur=(), landmark_steps=3)
+START = FitConfig(flow=FLOW, crop_size=SIZE, photometric_steps=0, landmark_steps=3)
+HYPER = as_arrays(classical_hyper())
 # What the network says here: two mm to the right, one down, an error of e^0.5 mm.
 SAYS = jnp.array([1.0, -0.5, 0.5])
 
 
 def quiet_network() -> dict:
     """An untrained network whose last layer says the same of every texel."""
-    config = dataclasses.replace(CONFIG, start=START, flow=FLOW)
-    params = init_params(jax.random.key(0), config)["flow"]
+    params = init_params(jax.random.key(0), START)["flow"]
     return {**params, "out": {**params["out"], "bias": SAYS}}
 
 
@@ -63,37 +46,41 @@ def look(turned: bool):
     if turned:
         image = np.rot90(image, axes=(1, 2)).copy()
         points = np.stack([points[..., 1], SIZE - 1 - points[..., 0], points[..., 2]], -1)
-    ones = jnp.ones((1, SIZE, SIZE))
-    observed = Observed(jnp.asarray(image), ones, jnp.asarray(points), jnp.ones(points.shape[:2]), jnp.ones(1))
-    return observed, *begin(small_head(), observed)
+    image, ones = jnp.asarray(image), jnp.ones((1, SIZE, SIZE))
+    crop = Crop(jnp.ones(1), jnp.zeros((1, 2)), SIZE)
+    crops = Crops(
+        image, linear_to_srgb(image), ones, jnp.asarray(points), jnp.ones(points.shape[:2]), jnp.ones(1), crop
+    )
+    return crops, *begin(small_head(), crops)
 
 
 @jax.jit
-def begin(head, observed):
-    return initial(head, observed, Hyper(), START), landmark_data(head, observed, Hyper(), START)
+def begin(head, crops):
+    return pipeline.first_guess(head, crops, HYPER, START), landmark_data(head, crops, HYPER, START)
 
 
-seek = jax.jit(find_points, static_argnums=5)
+seek = jax.jit(find_points, static_argnums=6)
 
 
 @jax.jit
-def see(head, observed, x, landmarks):
+def see(head, crops, x, landmarks):
     work = thin(head)
-    photo = jnp.concatenate([linear_to_srgb(observed.image), observed.inside[..., None]], -1)
+    photo = jnp.concatenate([crops.srgb, crops.inside[..., None]], -1)
     return flow_maps(work, photo, x, landmarks, flow_tables(work, FLOW), FLOW)[0]
 
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_what_the_network_says_is_mm_to_the_heads_right_and_up(turned):
-    observed, x, landmarks = look(turned)
-    points = seek(quiet_network(), small_head(), observed, x, landmarks, FLOW)
-    posed = to_image(project(points.model.mean, x.pose[0], x.inverse_distance[0]), SIZE, SIZE)[:, :2]
+    crops, x, landmarks = look(turned)
+    points = seek(quiet_network(), small_head(), crops, x, landmarks, HYPER, FLOW)
+    posed = project_to_image(points.model.mean, x.pose[0], x.inverse_distance[0], SIZE)[:, :2]
     roll = float(x.pose[0, 2])
     assert abs(roll - (np.pi / 2 if turned else 0)) < 0.2
     right, up = np.array([np.cos(roll), -np.sin(roll)]), np.array([-np.sin(roll), -np.cos(roll)])
     wanted = posed + x.pose[0, 3] * (2 * right - up)[None]
     np.testing.assert_allclose(points.detected[0], wanted, atol=1e-3)
     np.testing.assert_allclose(points.weight[0], np.exp(-1), rtol=1e-5)
+    np.testing.assert_allclose(points.deviation, HYPER.flow_noise)
 
 
 def test_what_the_network_sees_does_not_depend_on_the_roll():
@@ -103,81 +90,49 @@ def test_what_the_network_sees_does_not_depend_on_the_roll():
     assert np.mean(gap > 0.05) < 0.03  # what is visible, and the crop's border, may differ by a pixel
 
 
-def test_the_loss_is_least_where_the_network_says_the_truth():
-    model = dataclasses.replace(CONFIG, start=START, flow=FLOW, stages=1)
-    model = dataclasses.replace(model, networks=dataclasses.replace(model.networks, image_size=SIZE))
-    config = TrainConfig(task="flow", model=model, data=DataConfig(source="here"))
-    made, landmarks = subject()
-    given = jax.tree.map(np.asarray, made.replace(landmarks=landmarks))
-    teacher = make_teacher(small_head(), model)
-    (plain,) = prepared_models(config)
-    example = jax.jit(make_example, static_argnums=2)(given, teacher, plain)
-    first = example.first
-    work = teacher.work
-    posed = vertices(work, first.identity, first.expression)
-    pose = normalized_to_pose(first.pose, work.unit_mm, SIZE)
-    roll, scale = pose[:, 2:3], pose[:, 3:4]
-    off = scale * jnp.concatenate([2 * jnp.cos(roll) + jnp.sin(roll), 2 * jnp.sin(roll) - jnp.cos(roll)], 1)
-    true = project(posed, pose, first.inverse_distance).at[..., :2].add(off[:, None])
-    example = example.replace(target=example.target.replace(projected=true))
-    example = make_flow_example(example, teacher, model)
-    params = {"flow": quiet_network()}
-    loss, measures = example_loss(params, teacher, example, config.losses, None, config)
-    np.testing.assert_allclose(measures["error"], [5**0.5, 0], atol=2e-3)
-    np.testing.assert_allclose(loss, 1.0, atol=2e-3)  # 2 log b + |d| / b with b = e^0.5, d = 0
-
-
-def test_a_fit_with_the_network_is_finite_and_sees_new_points():
-    config = dataclasses.replace(CONFIG, start=START, flow=FLOW, stages=0)
-    made, landmarks = subject()
-    params = init_params(jax.random.key(0), config)
-    plain = fit(made.images, landmarks, {**small_params(), "learned": params}, config=config)
-    told = {**params, "flow": quiet_network()}
-    moved = fit(made.images, landmarks, {**small_params(), "learned": told}, config=config)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(moved))
-    assert float(jnp.abs(moved.views.pose - plain.views.pose).max()) > 0.01
-
-
 @pytest.mark.parametrize("passes", [1, 3])
-def test_every_pass_starts_from_what_the_one_before_found(passes):
+def test_every_pass_starts_from_what_the_one_before_found(passes, monkeypatch):
     """Every look finds the face 2 px further to the right than it was fitted."""
-    observed, *_ = look(turned=False)
-    config = dataclasses.replace(START, landmark_steps=6)
+    crops, *_ = look(turned=False)
+    flow = dataclasses.replace(FLOW, passes=passes)
 
-    def further(x, landmarks):
-        fitted = landmarks.detected + landmark_pixels(x, landmarks, SIZE)
+    def further(params, head, crops, x, landmarks, hyper, config):
+        fitted = landmarks.detected + point_pixels(x, landmarks, SIZE)
         return landmarks.replace(detected=fitted.at[..., 0].add(2))
 
-    @functools.partial(jax.jit, static_argnums=2)
-    def middle(head, observed, seek):
-        x, trace = solve_classical(head, observed, Hyper(), config, seek, passes)
-        posed = project(vertices(head, x.identity, x.expression[0]), x.pose[0], x.inverse_distance[0])
-        return jnp.mean(to_image(posed, SIZE, SIZE)[:, 0]), trace
+    monkeypatch.setattr(pipeline, "find_points", further)
 
-    still, _ = middle(small_head(), observed, None)
-    moved, trace = middle(small_head(), observed, further)
-    assert trace.correspondences.taken.shape == (passes, config.landmark_steps)
+    @functools.partial(jax.jit, static_argnums=2)
+    def middle(head, crops, flow):
+        config = dataclasses.replace(START, landmark_steps=6, flow=flow)
+        x, trace, _ = pipeline.solve({"learned": {"flow": {}}}, head, crops, HYPER, config)
+        posed = vertices(head, x.identity, x.expression[0])
+        return jnp.mean(project_to_image(posed, x.pose[0], x.inverse_distance[0], SIZE)[:, 0]), trace
+
+    still, _ = middle(small_head(), crops, None)
+    moved, trace = middle(small_head(), crops, flow)
+    assert trace.correspondences.taken.shape == (passes, 6)
     np.testing.assert_allclose(moved - still, 2 * passes, atol=0.15 * passes)
 
 
 def test_points_and_colours_keep_their_say_when_expressions_are_fitted_to_landmarks():
     """The landmarks lie 3 px beside the points: the less they count for, the nearer the face stays to the points."""
-    observed, *_ = look(turned=False)
-    config = dataclasses.replace(START, landmark_steps=6, blur=(1.5,), max_points=200, photometric_steps=2)
-    beside = observed.replace(landmarks=observed.landmarks.at[..., 0].add(3))
+    crops, *_ = look(turned=False)
+    config = dataclasses.replace(START, landmark_steps=6, max_points=200, photometric_steps=2, expression_steps=5)
+    beside = crops.replace(landmarks=crops.landmarks.at[..., 0].add(3))
 
     @jax.jit
-    def fitted(head, observed, beside, noise):
-        hyper = Hyper(tracking_noise=noise)
-        points = landmark_data(head, observed, hyper, config)
-        x, _ = fit_landmarks(head, points, observed, initial(head, observed, hyper, config), hyper, config)
-        x, _ = fit_colours(head, points, observed, x, hyper, config, 1.5)
-        end, _ = fit_expressions(head, points, beside, x, hyper, config)
-        return x, end, jnp.mean(landmark_pixels(end, points, SIZE)[..., 0])
+    def fitted(head, crops, beside, noise):
+        hyper = as_arrays(classical_hyper(tracking_noise=noise, blur=(1.5,)))
+        points = landmark_data(head, crops, hyper, config)
+        x, _ = fit_landmarks(head, points, crops, pipeline.first_guess(head, crops, hyper, config), hyper, config)
+        x, _ = fit_colours(head, points, crops, x, hyper, config, 1.5)
+        end, _ = fit_views(head, points, beside, x, hyper, config)
+        return x, end, jnp.mean(point_pixels(end, points, SIZE)[..., 0])
 
     off = []
     for noise in (1.0, 3.0, 30.0):
-        x, end, moved = fitted(small_head(), observed, beside, noise)
+        x, end, moved = fitted(small_head(), crops, beside, noise)
         off.append(float(moved))
         for name in ("identity", "albedo", "light", "inverse_distance"):
             np.testing.assert_array_equal(getattr(end, name), getattr(x, name))
@@ -186,92 +141,27 @@ def test_points_and_colours_keep_their_say_when_expressions_are_fitted_to_landma
     assert abs(off[2]) < 0.1
 
 
-def test_the_stages_compare_points_where_the_network_sees_them():
-    model = dataclasses.replace(CONFIG, start=START, flow=FLOW, stages=1, landmarks="dense")
-    model = dataclasses.replace(model, networks=dataclasses.replace(model.networks, image_size=2 * SIZE))
-    made, points = subject()
-    params, head = {"flow": quiet_network()}, small_head()
-    usable, size, weight = jnp.ones(len(points), bool), jnp.full((len(points), 2), SIZE), jnp.ones(points.shape[:2])
-    seen, first, _ = jax.jit(look_at_photos, static_argnums=6)(
-        made.images, points, weight, usable, size, head, model, params
-    )
-    pose = normalized_to_pose(first.pose, head.unit_mm, 2 * SIZE)
-    true = landmark_positions(head.landmarks_dense, vertices(head, first.identity, first.expression))
-    right, up = (jnp.stack([jnp.cos(a), -jnp.sin(a)], -1) for a in (pose[:, 2], pose[:, 2] + jnp.pi / 2))
-    off = pose[:, 3:4] * (2 * right - up)
-    wanted = to_image(project(true, pose, first.inverse_distance), 2 * SIZE, 2 * SIZE)[..., :2] + off[:, None]
-    np.testing.assert_allclose(seen.landmarks, wanted, atol=2e-3)
-    np.testing.assert_allclose(first.offsets, jnp.broadcast_to(jnp.array([2, -1, 0.5]), first.offsets.shape), atol=1e-4)
-
-
-def test_it_learns_on_its_own_passes_too_once_there_is_one_to_start_from():
-    model = dataclasses.replace(CONFIG, start=START, flow=dataclasses.replace(FLOW, passes=3), stages=0)
-    config = TrainConfig(task="flow", model=model)
-    assert [model.flow for model in prepared_models(config)] == [None]
-    flows = [model.flow for model in prepared_models(dataclasses.replace(config, init="weights.npz"))]
-    assert [flow and flow.passes for flow in flows] == [None, 1, 2]
-
-
-def test_training_the_network_lowers_its_loss():
-    model = tiny.changed(named_codes=True, pose_blocks=())
-    start = FitConfig(crop_size=64, landmarks="68", landmark_steps=2)
-    config = TrainConfig(task="flow", model=dataclasses.replace(model, start=start, flow=FLOW), steps=30, batch=2)
-    mesh, head = make_mesh(), tiny.tiny_head()
-    teacher = make_teacher(head, config.model)
-    examples = Examples(tiny.TinySubjects(), teacher, config, 2)
-    batch = make_batch(examples, config, 0, mesh)
-    state, update, weights = init_state(config, mesh), make_update(config, 1, mesh), config.losses
-    weights = jax.tree.map(jnp.float32, weights)
-    losses = []
-    for _ in range(config.steps):
-        state, measures = update(state, teacher, batch, weights)
-        losses.append(float(measures["loss"]))
-    assert losses[-1] < losses[0] - 0.3
-    varied = dataclasses.replace(config, data=dataclasses.replace(config.data, vary=True))
-    first, again, later = (make_batch(examples, varied, step, mesh).maps for step in (0, 0, 1))
-    np.testing.assert_array_equal(first, again)
-    assert float(jnp.abs(first - batch.maps).max()) > 0.1
-    assert float(jnp.abs(first - later).max()) > 0.1
-
-
-def test_a_run_goes_on_from_the_network_that_ships():
-    model = dataclasses.replace(CONFIG, start=FitConfig(), flow=trained()[1].flow, stages=1)
-    config = TrainConfig(model=model, init=str(TRAINED))
-    params = first_params(config)
-    assert len(params["stages"]) == 1
-    used = preparing_params(config, params)["flow"]
-    assert all(np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (used, trained()[0]["flow"])), strict=True))
-    assert "flow" not in preparing_params(dataclasses.replace(config, init=""), params)
-
-
 def test_every_row_of_the_ablation_leaves_out_something_else():
-    model = dataclasses.replace(CONFIG, start=FitConfig(), flow=dataclasses.replace(FLOW, passes=5), stages=0)
-    params = init_params(jax.random.key(0), model)
-    rows = ablation_rows(small_head(), [("", params, model, "")])
-    assert rows[0].run.args[-1] == model
-    assert len({row.name for row in rows}) == len({row.run.args[-1] for row in rows}) == len(rows)
+    config = dataclasses.replace(START, photometric_steps=4, flow=dataclasses.replace(FLOW, passes=5))
+    for model in (config, BASE):
+        params = init_params(jax.random.key(0), model)
+        rows = ablation_rows(small_head(), [("", params, model, "")])
+        assert rows[0].run.args[2] == model
+        made = {(row.run.args[2], str(row.run.keywords)) for row in rows}
+        assert len({row.name for row in rows}) == len(made) == len(rows)
+        for row in rows:
+            check_params(row.run.args[0], row.run.args[2])
     with pytest.raises(InputError, match="--what=ablation needs one file"):
-        ablation_rows(small_head(), [("", params, dataclasses.replace(model, flow=None), "")])
-    model = dataclasses.replace(model, stages=3)
-    params = init_params(jax.random.key(0), model)
-    rows = ablation_rows(small_head(), [("", params, model, "")])
-    assert rows[0].run.args[-1] == model
-    assert len({row.name for row in rows}) == len({row.run.args[-1] for row in rows}) == len(rows)
-    for row in rows:
-        check_params(row.run.args[0], row.run.args[-1])
+        ablation_rows(small_head(), [])
 
 
 def test_settings_that_do_not_fit_are_refused_in_words():
     for changes, message in (
-        ({"start": None}, "flow: it serves the classical solver's fit"),
-        ({"flow": dataclasses.replace(FLOW, uv_size=30)}, r"flow.uv_size: a multiple of 4 is needed, got 30"),
-        ({"flow": dataclasses.replace(FLOW, widths=(8, 9))}, r"flow.widths: multiples of 8 are needed"),
+        ({"uv_size": 30}, r"flow.uv_size: a multiple of 4 is needed, got 30"),
+        ({"widths": (8, 9)}, r"flow.widths: multiples of 8 are needed"),
     ):
-        config = dataclasses.replace(CONFIG, **{"start": START, "flow": FLOW, **changes})
+        config = dataclasses.replace(START, flow=dataclasses.replace(FLOW, **changes))
         with pytest.raises(ValueError, match=message):
             init_params(jax.random.key(0), config)
-    config = TrainConfig(model=dataclasses.replace(CONFIG, start=START, flow=FLOW))
-    with pytest.raises(ValueError, match="init: model.flow needs the weights of a trained flow network"):
-        Examples(tiny.TinySubjects(), make_teacher(small_head(), CONFIG), config, 1)
-    with pytest.raises(ValueError, match="task: 'flow' trains the network that model.flow asks for"):
-        Examples(tiny.TinySubjects(), None, TrainConfig(task="flow", model=CONFIG), 1)
+    with pytest.raises(ValueError, match="landmarks: '86' is not one of 'dense', '68'"):
+        FitConfig(landmarks="86")

@@ -8,7 +8,7 @@ from jax.test_util import check_grads
 
 from facerig_jax.geometry.alignment import similarity
 from facerig_jax.geometry.camera import from_image, normalized_to_pose, project, resized_pose, to_image
-from facerig_jax.geometry.crop import crop_around, crop_image, inside_photo, to_crop, to_photo
+from facerig_jax.geometry.crop import crop_around, crop_image, inside_photo, to_crop, to_photo, zoom_points, zoomed
 from facerig_jax.geometry.rotation import euler_to_matrix, matrix_to_euler, rotate
 from facerig_jax.geometry.sampling import bilinear, central_differences, image_to_map_points, sample_smooth
 from facerig_jax.types import Crop
@@ -214,7 +214,7 @@ def test_map_points_take_corners_to_corners():
 
 
 def test_crop_and_photo_positions_are_inverse(rng):
-    crop = Crop(jnp.asarray(rng.uniform(0.2, 3, 4)), jnp.asarray(rng.normal(size=(4, 2)) * 30))
+    crop = Crop(jnp.asarray(rng.uniform(0.2, 3, 4)), jnp.asarray(rng.normal(size=(4, 2)) * 30), 64)
     points = jnp.asarray(rng.normal(size=(4, 6, 3)) * 50)
     np.testing.assert_allclose(to_photo(to_crop(points, crop), crop), points, atol=1e-11)
     np.testing.assert_allclose(to_crop(points, crop)[..., 2], points[..., 2] * crop.scale[:, None], atol=1e-11)
@@ -226,20 +226,30 @@ def test_a_crop_is_centred_on_the_points_with_its_margin():
     np.testing.assert_allclose(1 / crop.scale, 40 * 1.6 / 64)
 
 
+def test_a_zoomed_crop_is_the_same_window(rng):
+    crop = Crop(jnp.asarray(rng.uniform(0.2, 3, 4)), jnp.asarray(rng.normal(size=(4, 2)) * 30), 64)
+    points = jnp.asarray(rng.normal(size=(4, 6, 3)) * 50)
+    finer = zoomed(crop, 160)
+    assert finer.size == 160
+    np.testing.assert_allclose(to_crop(points, finer), zoom_points(to_crop(points, crop), 160 / 64), atol=1e-9)
+    corner = jnp.full((4, 1, 2), -0.5)
+    np.testing.assert_allclose(to_photo(corner, finer), to_photo(corner, crop), atol=1e-9)
+
+
 @pytest.mark.parametrize("scale", [0.25, 1.0, 2.5])
 def test_a_white_dot_lands_where_to_crop_says(scale):
     position = np.array([37.0, 22.0])
     yx = np.indices((60, 80))
     dot = np.exp(-0.5 * ((yx[1] - position[0]) ** 2 + (yx[0] - position[1]) ** 2) / 2.0**2)
-    crop = Crop(jnp.asarray(scale), jnp.array([21.3, 9.6]))
-    image = np.asarray(crop_image(jnp.asarray(dot)[..., None], crop, 96))[..., 0]
+    crop = Crop(jnp.asarray(scale), jnp.array([21.3, 9.6]), 96)
+    image = np.asarray(crop_image(jnp.asarray(dot)[..., None], crop))[..., 0]
     centre = [(np.indices(image.shape)[axis] * image).sum() / image.sum() for axis in (1, 0)]
     np.testing.assert_allclose(centre, to_crop(jnp.asarray(position)[None], crop)[0], atol=0.02)
 
 
 def test_a_crop_larger_than_the_photo_is_black_outside_and_exact_inside():
-    crop = Crop(jnp.asarray(1.0), jnp.array([-8.0, -4.0]))
-    image = crop_image(jnp.full((16, 16, 3), 0.7), crop, 32)
+    crop = Crop(jnp.asarray(1.0), jnp.array([-8.0, -4.0]), 32)
+    image = crop_image(jnp.full((16, 16, 3), 0.7), crop)
     np.testing.assert_allclose(image[5:19, 9:23], 0.7, atol=1e-6)
     np.testing.assert_array_equal(image[22:], 0)
     np.testing.assert_array_equal(image[:, :7], 0)

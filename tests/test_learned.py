@@ -15,7 +15,7 @@ from facerig_jax.head.coarse import thin
 from facerig_jax.inorig.config import EnergyWeights
 from facerig_jax.inorig.energies import measure
 from facerig_jax.inorig.freeze import freeze
-from facerig_jax.inorig.stages import begin, place, run_stage, solve_learned, step_exponents
+from facerig_jax.inorig.stages import begin, place, run_stage, solve_stages, step_exponents
 from facerig_jax.numerics import srgb_to_linear
 from facerig_jax.raster.visibility import visible
 from facerig_jax.rig.neural import neural_mesh
@@ -29,7 +29,7 @@ LINEAR = tiny.changed(linear_rig=True)
 
 @functools.partial(jax.jit, static_argnames=("config", "see"))
 def fit(params, head, observed, weights, config=tiny.CONFIG, see=visible):
-    return solve_learned(params, head, observed, weights, config, see=see)
+    return solve_stages(params, head, observed, weights, config, see=see)
 
 
 def solve(observed, config=tiny.CONFIG, see=visible, weights=WEIGHTS):
@@ -81,7 +81,7 @@ class TestProgram:
     @classmethod
     def program(cls, observed):
         head, params = tiny.tiny_head(), tiny.tiny_params()
-        return jax.make_jaxpr(lambda *inputs: solve_learned(*inputs, tiny.CONFIG))(
+        return jax.make_jaxpr(lambda *inputs: solve_stages(*inputs, tiny.CONFIG))(
             params, head, observed, EnergyWeights()
         ).jaxpr
 
@@ -108,7 +108,7 @@ class TestProgram:
     @pytest.mark.parametrize(("stages", "steps"), [(1, 2), (2, 1), (3, 1)])
     def test_stages_and_steps_are_as_many_as_asked_for(self, stages, steps, observed):
         config = dataclasses.replace(LINEAR, stages=stages, steps=steps)
-        state, trace = jax.eval_shape(lambda *x: solve_learned(*x, config), *self.inputs(config, observed))
+        state, trace = jax.eval_shape(lambda *x: solve_stages(*x, config), *self.inputs(config, observed))
         assert {x.shape[:2] for x in jax.tree.leaves(trace["steps"])} == {(stages, steps)}
         assert {x.shape[0] for x in jax.tree.leaves(trace["stages"])} == {stages}
         assert len(state.rig.weights.texels) == stages - 1
@@ -195,7 +195,7 @@ class TestMasksAndBatches:
         other = tiny.observe(tiny.tiny_head(), np.random.default_rng(1))
         batch = jax.tree.map(lambda *x: jnp.stack(x), padded(observed, rng), padded(other, rng, garbage=0.3))
         params, head = tiny.tiny_params(), tiny.tiny_head()
-        state, trace = jax.jit(jax.vmap(lambda x: solve_learned(params, head, x, WEIGHTS, tiny.CONFIG)))(batch)
+        state, trace = jax.jit(jax.vmap(lambda x: solve_stages(params, head, x, WEIGHTS, tiny.CONFIG)))(batch)
         for number, (alone, steps) in enumerate((solved, solve(other))):
             for name in ("total", "feature", "landmark", "photometric"):
                 assert_close(trace["steps"][name][number], steps["steps"][name])
@@ -294,7 +294,7 @@ class TestGradients:
             problem, _ = stage_problem(observed, 0, config)
 
             def values(params):
-                end, trace = solve_learned(params, problem.head, problem.observed, problem.weights, config, see=see_all)
+                end, trace = solve_stages(params, problem.head, problem.observed, problem.weights, config, see=see_all)
                 return trace["stages"]["projected"], trace["steps"]["x"].pose, end.pose, end.expression
 
             tiny.check_slopes(values, (problem.params,), rng)
@@ -307,7 +307,7 @@ class TestGradients:
         @functools.partial(jax.jit, static_argnums=1)
         def slope(params, config):
             def loss(params):
-                _, trace = solve_learned(params, head, observed, WEIGHTS, config, see=see_all)
+                _, trace = solve_stages(params, head, observed, WEIGHTS, config, see=see_all)
                 return jnp.mean(trace["stages"]["projected"] ** 2) + jnp.mean(trace["stages"]["neutral"] ** 2) * 1e-8
 
             return jax.grad(loss)(params)

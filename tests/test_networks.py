@@ -50,7 +50,7 @@ class TestSizes:
             ({"visibility": "steps"}, "visibility: 'steps'.*Did you mean 'step'"),
             ({"energies": ("features",)}, "energies: 'features'.*Did you mean 'feature'"),
             ({"image_size": 100}, "image_size: a multiple of 64 is needed, got 100"),
-            ({"stages": 4}, "stages, steps: 0 to 3 .* got 4 and 3"),
+            ({"stages": 4}, "stages, steps: 1 to 3 .* got 4 and 3"),
             ({"steps": 0}, "stages, steps: .* got 3 and 0"),
             ({"named_codes": True, "codes": 3}, r"named codes are one per mode \(4\), got 3"),
             ({"uv_sizes": (8, 10, 16)}, "uv_sizes: multiples of 4 are needed"),

@@ -48,7 +48,7 @@ def views_of(rig: Rig, count: int = 2, size: int = 96, seed: int = 0) -> Views:
         inverse_distance=np.full(count, 1e-3, np.float32),
         expression=rng.uniform(0, 0.5, (count, rig.n_codes)).astype(np.float32),
         light=light,
-        crop=Crop(np.ones(count, np.float32), np.zeros((count, 2), np.float32)),
+        crop=Crop(np.ones(count, np.float32), np.zeros((count, 2), np.float32), 96),
         landmarks=np.zeros((count, 468, 3), np.float32),
         status=np.zeros(count, np.int32),
     )
@@ -162,13 +162,11 @@ def test_learned_rigs_are_drawn_and_unwrapped_with_their_networks(head):
     views = jax.tree.map(jnp.asarray, views_of(rig))
     photos, sizes = np.full((2, 96, 96, 3), 128, np.uint8), np.full((2, 2), 96)
     still = rig.replace(neural=jax.tree.map(jnp.zeros_like, rig.neural).replace(uv=rig.neural.uv))
-    with_rig, without = (
-        view_pictures(head, each, views, photos, [True, False], size=64, crop_size=96) for each in (rig, still)
-    )
+    with_rig, without = (view_pictures(head, each, views, photos, [True, False], size=64) for each in (rig, still))
     assert with_rig[1] is None
     assert (with_rig[0]["geometry"] != without[0]["geometry"]).any()
     assert (with_rig[0]["albedo"] != without[0]["albedo"]).any()
-    texture = unwrap_texture(head, rig, views, photos, sizes, size=64, crop_size=96)
+    texture = unwrap_texture(head, rig, views, photos, sizes, size=64)
     frames, strip = rig_pictures(head, rig, texture, n_frames=1, size=48)
     assert texture.shape == (64, 64, 3)
     assert len(strip) == 6

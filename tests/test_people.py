@@ -259,7 +259,7 @@ def test_points_and_views_of_a_cut_photo_are_told_in_pixels_of_the_original():
     np.testing.assert_array_equal(unreduced.image, pixels[40:120, 100:180])
     landmarks = np.tile(corner[1], (1, 468, 1))
     rest = dict.fromkeys(("pose", "inverse_distance", "expression", "light", "status"), np.zeros(1))
-    views = Views(**rest, crop=Crop(np.array([4.0]), np.array([[3.0, 5.0]])), landmarks=landmarks)
+    views = Views(**rest, crop=Crop(np.array([4.0]), np.array([[3.0, 5.0]]), 256), landmarks=landmarks)
     told = original_views(views, [photo])
     np.testing.assert_allclose(told.crop.scale, [2.0])
     np.testing.assert_allclose(told.crop.offset, [[106.5, 50.5]])

@@ -9,7 +9,7 @@ from facerig_jax.inorig.decode import RigCode
 from facerig_jax.programs import Kept, keep_traces
 from facerig_jax.types import Crop, Rig
 
-CROP = Crop(np.float32(2.0), np.arange(2, dtype=np.float32))
+CROP = Crop(np.float32(2.0), np.arange(2, dtype=np.float32), 64)
 ONES = np.ones((3, 3), np.float32)
 
 

@@ -14,16 +14,16 @@ from facerig_jax.evaluate.side_by_side import CELL, DRAWN, side_by_side
 from facerig_jax.io.files import InputError
 
 ASTRONAUT = Path(__file__).parents[1] / "docs" / "photos_astronaut" / "astronaut.jpg"
-QUICK = facerig_jax.FitConfig(landmark_steps=2, blur=())
+QUICK = facerig_jax.FitConfig(flow=None, landmark_steps=2, photometric_steps=0)
 
 
 @pytest.fixture(autouse=True)
 def both_are_quick(monkeypatch):
     """Both solvers stand for the landmark fit, which compiles in seconds."""
 
-    def fit_rig(*args, solver, **named):
-        assert solver in ("classical", "learned")
-        return facerig_jax.fit_rig(*args, solver="classical", config=QUICK, **named)
+    def fit_rig(*args, config, **named):
+        assert config in (facerig_jax.CLASSICAL, facerig_jax.FitConfig())
+        return facerig_jax.fit_rig(*args, config=QUICK, **named)
 
     monkeypatch.setattr(module, "fit_rig", fit_rig)
     with jax.numpy_rank_promotion("allow"):
@@ -39,7 +39,7 @@ def test_every_photo_with_a_face_has_a_row_and_a_column(tmp_path):
     photos = read_photos(sorted(folder.iterdir()))
     row, mean = side_by_side(*facerig_jax.load(), photos, str(tmp_path / "out"))
     assert (row["photo"], mean["photo"]) == ("a", "mean")
-    assert list(row) == ["photo", "classical 17-67 %", "learned 17-67 %", "classical |dI|", "learned |dI|"]
+    assert list(row) == ["photo", "classical 17-67 %", "default 17-67 %", "classical |dI|", "default |dI|"]
     numbers = np.array([value for name, value in row.items() if name != "photo"])
     assert np.isfinite(numbers).all()
     assert (numbers > 0).all()

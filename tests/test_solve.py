@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.blobs import sphere
-from helpers.subjects import CONFIG, small_head, small_params, subject
+from helpers.subjects import CONFIG, HYPER, small_head, small_params, subject
 
 import facerig_jax
 from facerig_jax.config import Hyper, as_arrays
 from facerig_jax.detect.landmarks import LANDMARKS68
 from facerig_jax.evaluate.vertex import vertex_error
-from facerig_jax.fit import residuals as terms
+from facerig_jax.fit import residuals
+from facerig_jax.fit.landmarks import landmark_data
 from facerig_jax.fit.levenberg_marquardt import (
     LADDER,
     Normal,
@@ -24,10 +25,11 @@ from facerig_jax.fit.levenberg_marquardt import (
     solve_damped,
 )
 from facerig_jax.fit.linear_points import PointModel, dense_landmark_model, evaluate, surface_model
-from facerig_jax.fit.parameters import GEOMETRY, MOTION, Unknowns, columns, flatten, places, unflatten
+from facerig_jax.fit.parameters import GEOMETRY, MOTION, Parameters, columns, flatten, places, unflatten
 from facerig_jax.fit.photometric import Colours, apart
-from facerig_jax.fit.pipeline import fit_expressions, fit_landmarks, initial, landmark_data
-from facerig_jax.fit.preprocess import observe
+from facerig_jax.fit.pipeline import first_guess
+from facerig_jax.fit.preprocess import cut_out
+from facerig_jax.fit.stages import fit_landmarks, fit_views
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.geometry.rotation import euler_to_matrix
 from facerig_jax.head.model import landmark_positions
@@ -50,11 +52,11 @@ def hyper(double):
 
 @pytest.fixture
 def x(double, rng):
-    """Unknowns of two views, faces in the middle of the crop, some weights outside [0, 1]."""
+    """Parameters of two views, faces in the middle of the crop, some weights outside [0, 1]."""
     pose = np.c_[rng.normal(size=(N_VIEWS, 3)) * 0.2, [0.9, 1.1], rng.normal(size=(N_VIEWS, 2))]
     light = rng.normal(size=(N_VIEWS, 9, 3)) * 0.1
     light[:, 0] += 0.8
-    return Unknowns(
+    return Parameters(
         identity=jnp.asarray(rng.normal(size=N_IDENTITY)),
         albedo=jnp.asarray(rng.normal(size=N_ALBEDO)),
         pose=jnp.asarray(pose),
@@ -73,7 +75,7 @@ def point_model(rng, channels):
 
 @pytest.fixture
 def landmarks(double, rng):
-    return terms.LandmarkData(
+    return residuals.PointData(
         model=point_model(rng, 3),
         detected=jnp.asarray(rng.uniform(10, 22, (N_VIEWS, N_POINTS, 2))),
         weight=jnp.asarray(rng.uniform(0, 1, (N_VIEWS, N_POINTS))).at[1, 2].set(0.0),
@@ -86,7 +88,7 @@ def landmarks(double, rng):
 def colours(double, rng):
     yx = np.indices((SIZE, SIZE)) / SIZE
     image = 0.5 + 0.3 * np.stack([np.sin(5 * yx[0] + 3 * c * yx[1] + c) for c in range(3)], -1)
-    return terms.ColourData(
+    return residuals.ColourData(
         model=point_model(rng, 9),
         albedo_mean=jnp.asarray(rng.normal(size=(N_POINTS, 3)) * 0.2 - 1),
         albedo_basis=jnp.asarray(rng.normal(size=(N_ALBEDO, N_POINTS, 3)) * 0.2),
@@ -103,7 +105,7 @@ def seen(double, rng):
     return weight.at[0, 1].set(0.0).at[:, 4].set(0.0)
 
 
-def assert_quadratic_model(normal: Normal, energy, x: Unknowns):
+def assert_quadratic_model(normal: Normal, energy, x: Parameters):
     """Energy and gradient are those of `energy`; the Hessian is symmetric and positive semidefinite."""
     value, gradient = jax.jit(jax.value_and_grad(lambda vector: energy(unflatten(vector, x))))(flatten(x))
     np.testing.assert_allclose(normal.energy, value, rtol=1e-10)
@@ -117,13 +119,13 @@ def assert_quadratic_model(normal: Normal, energy, x: Unknowns):
 
 
 def test_landmark_system_has_the_gradient_and_hessian_of_its_residuals(x, landmarks):
-    whiten = jax.jit(terms.landmark_whitening)(x, landmarks)
+    whiten = jax.jit(residuals.point_whitening)(x, landmarks)
     geometry = places(x, GEOMETRY)
     every = np.arange(len(flatten(x)))
-    normal = jax.jit(terms.landmark_normal, static_argnums=3)(x, landmarks, whiten, SIZE)
+    normal = jax.jit(residuals.point_normal, static_argnums=3)(x, landmarks, whiten, SIZE)
     normal = normal.take(np.where(np.isin(every, geometry), np.searchsorted(geometry, every), -1))
-    assert_quadratic_model(normal, lambda x: terms.landmark_energy(x, landmarks, whiten, SIZE), x)
-    jacobian = jax.jit(jax.jacfwd(lambda v: terms.landmark_pixels(unflatten(v, x), landmarks, SIZE)))(flatten(x))
+    assert_quadratic_model(normal, lambda x: residuals.point_energy(x, landmarks, whiten, SIZE), x)
+    jacobian = jax.jit(jax.jacfwd(lambda v: residuals.point_pixels(unflatten(v, x), landmarks, SIZE)))(flatten(x))
     inverse = dense_landmark_precision(x, landmarks)
     flat = jacobian.reshape(N_VIEWS, 2 * N_POINTS, -1)
     expected = jnp.einsum("vai,vab,vbj->ij", flat, inverse, flat)
@@ -146,9 +148,9 @@ def dense_landmark_precision(x, data):
 
 
 def test_whitening_gives_the_energy_of_the_dense_noise_covariance(x, landmarks):
-    residual = terms.landmark_pixels(x, landmarks, SIZE).reshape(N_VIEWS, -1)
+    residual = residuals.point_pixels(x, landmarks, SIZE).reshape(N_VIEWS, -1)
     expected = 0.5 * jnp.einsum("va,vab,vb->", residual, dense_landmark_precision(x, landmarks), residual)
-    energy = terms.landmark_energy(x, landmarks, terms.landmark_whitening(x, landmarks), SIZE)
+    energy = residuals.point_energy(x, landmarks, residuals.point_whitening(x, landmarks), SIZE)
     np.testing.assert_allclose(energy, expected, rtol=1e-8)
 
 
@@ -156,19 +158,19 @@ def test_whitening_gives_the_energy_of_the_dense_noise_covariance(x, landmarks):
 
 
 def test_colour_system_has_the_gradient_of_its_energy(x, colours, seen, hyper):
-    residual, slope = jax.jit(terms.colour_terms)(x, colours)
-    blocks = jax.jit(terms.colour_jacobian)(x, colours)
-    normal = jax.jit(terms.colour_normal)(residual, slope, *blocks, seen, colours.detail, hyper)
+    residual, slope = jax.jit(residuals.colour_terms)(x, colours)
+    blocks = jax.jit(residuals.colour_jacobian)(x, colours)
+    normal = jax.jit(residuals.colour_normal)(residual, slope, *blocks, seen, colours.detail, hyper)
 
     def energy(x):  # the detail's slope is held during a step
-        return terms.colour_energy(terms.colour_terms(x, colours)[0], slope, seen, colours.detail, hyper)
+        return residuals.colour_energy(residuals.colour_terms(x, colours)[0], slope, seen, colours.detail, hyper)
 
     assert_quadratic_model(normal, energy, x)
 
 
 def test_colour_jacobian_is_that_of_its_residuals(x, colours):
-    shared, own = jax.jit(terms.colour_jacobian)(x, colours)
-    jacobian = jax.jit(jax.jacfwd(lambda v: terms.colour_terms(unflatten(v, x), colours)[0]))(flatten(x))
+    shared, own = jax.jit(residuals.colour_jacobian)(x, colours)
+    jacobian = jax.jit(jax.jacfwd(lambda v: residuals.colour_terms(unflatten(v, x), colours)[0]))(flatten(x))
     np.testing.assert_allclose(shared, jacobian[..., : x.n_shared], atol=1e-9)
     by_view = jacobian[..., x.n_shared :].reshape(*jacobian.shape[:3], N_VIEWS, x.n_own)
     for view in range(N_VIEWS):
@@ -178,7 +180,7 @@ def test_colour_jacobian_is_that_of_its_residuals(x, colours):
 
 def test_integrating_the_detail_out_is_the_dense_gaussian(x, colours, seen, hyper):
     """Per vertex and channel: r' (S + detail^2 s s')^-1 r with S = diag(colour^2 / weight)."""
-    residual, slope = (np.asarray(a) for a in jax.jit(terms.colour_terms)(x, colours))
+    residual, slope = (np.asarray(a) for a in jax.jit(residuals.colour_terms)(x, colours))
     total = 0.0
     for point in range(N_POINTS):
         for channel in range(3):
@@ -187,14 +189,14 @@ def test_integrating_the_detail_out_is_the_dense_gaussian(x, colours, seen, hype
             noise = np.diag(float(hyper.colour) ** 2 / np.asarray(seen)[use, point, channel])
             covariance = noise + float(colours.detail[point, 0]) ** 2 * np.outer(s, s)
             total += 0.5 * r @ np.linalg.solve(covariance, r) if use.any() else 0.0
-    energy = terms.colour_energy(jnp.asarray(residual), jnp.asarray(slope), seen, colours.detail, hyper)
+    energy = residuals.colour_energy(jnp.asarray(residual), jnp.asarray(slope), seen, colours.detail, hyper)
     np.testing.assert_allclose(energy, total / hyper.colour_count, rtol=1e-9)
 
 
 def test_a_hidden_vertex_has_no_say(x, colours, seen, hyper):
-    residual, slope = jax.jit(terms.colour_terms)(x, colours)
+    residual, slope = jax.jit(residuals.colour_terms)(x, colours)
     other = residual.at[:, 4].add(100.0)
-    a, b = (terms.colour_energy(r, slope, seen, colours.detail, hyper) for r in (residual, other))
+    a, b = (residuals.colour_energy(r, slope, seen, colours.detail, hyper) for r in (residual, other))
     np.testing.assert_array_equal(a, b)
 
 
@@ -204,8 +206,8 @@ def test_a_hidden_vertex_has_no_say(x, colours, seen, hyper):
 @pytest.mark.parametrize("prior", ["unit_interval", "normal"])
 def test_prior_system_has_the_gradient_of_its_energy(prior, x, hyper):
     level, head = jnp.array([0.7, 1.2]), SimpleNamespace(unit_mm=0.5, expression_prior=prior)
-    normal = terms.prior_normal(x, level, hyper, head)
-    assert_quadratic_model(normal, lambda x: terms.prior_normal(x, level, hyper, head).energy, x)
+    normal = residuals.prior_normal(x, level, hyper, head)
+    assert_quadratic_model(normal, lambda x: residuals.prior_normal(x, level, hyper, head).energy, x)
 
 
 def test_priors_rest_at_the_mean_face_in_plain_light(x, hyper):
@@ -215,7 +217,7 @@ def test_priors_rest_at_the_mean_face_in_plain_light(x, hyper):
         inverse_distance=jnp.broadcast_to(hyper.inverse_distance_mean, (N_VIEWS,)),
         light=jnp.zeros((N_VIEWS, 9, 3)).at[:, 0].set(level[:, None]),
     )
-    normal = terms.prior_normal(rest, level, hyper, head)
+    normal = residuals.prior_normal(rest, level, hyper, head)
     np.testing.assert_allclose(normal.energy, 0, atol=1e-12)
     np.testing.assert_allclose(normal.gradient, 0, atol=1e-9)
 
@@ -226,7 +228,7 @@ def test_only_blendshapes_are_bounded(x, hyper):
 
     def stiffness(expression, prior):
         head = SimpleNamespace(unit_mm=1.0, expression_prior=prior)
-        normal = terms.prior_normal(x.replace(expression=jnp.full((N_VIEWS, 2), expression)), level, hyper, head)
+        normal = residuals.prior_normal(x.replace(expression=jnp.full((N_VIEWS, 2), expression)), level, hyper, head)
         return float(unflatten(jnp.diagonal(normal.hessian), x).expression[0, 0])
 
     assert stiffness(0.5, "unit_interval") < stiffness(1.5, "unit_interval") == stiffness(-0.5, "unit_interval")
@@ -455,12 +457,11 @@ def test_point_models_agree_with_the_head():
 def recovery():
     """A neutral subject inside the basis, without noise, and its fit to exact landmarks."""
     made, landmarks = subject(2, expressiveness=0.0, noise=0.0)
-    hyper = Hyper(landmark_mm=0.1)
+    hyper = HYPER.replace(landmark_mm=0.1)
     return made, facerig_jax.fit_rig(
         made.images,
         small_params(),
         small_head(),
-        solver="classical",
         landmarks=landmarks,
         hyper=hyper,
         config=CONFIG,
@@ -487,7 +488,7 @@ def test_energies_fall_in_every_stage(recovery):
         assert (stage.after[..., -1] < stage.start[..., -1]).all()
 
 
-POINTS_ONLY = dataclasses.replace(CONFIG, blur=())
+POINTS_ONLY = dataclasses.replace(CONFIG, photometric_steps=0)
 
 
 def points_fit(head, config=POINTS_ONLY):
@@ -496,9 +497,7 @@ def points_fit(head, config=POINTS_ONLY):
     if config.landmarks == "68":  # the detector's points of those names lie elsewhere on the mesh
         exact = landmark_positions(head.landmarks68, made.vertices_img)
         landmarks = landmarks.at[:, np.array(LANDMARKS68)].set(exact)
-    return facerig_jax.fit_rig(
-        made.images, small_params(), head, solver="classical", landmarks=landmarks, config=config
-    ), made
+    return facerig_jax.fit_rig(made.images, small_params(), head, landmarks=landmarks, config=config), made
 
 
 @pytest.fixture(scope="module")
@@ -531,23 +530,23 @@ def test_the_68_points_alone_bring_the_face_nearer_than_the_mean():
 
 @pytest.fixture(scope="module")
 def last_fit():
-    """`fit_expressions` of the recovery subject's views, compiled, from what the landmarks give, and its inputs."""
+    """`fit_views` of the recovery subject's views, compiled, from what the landmarks give, and its inputs."""
     head, (made, points) = small_head(), subject(2, noise=0.0)
     count = len(made.images)
     size = jnp.broadcast_to(jnp.array(made.images.shape[1:3]), (count, 2))
-    images, hyper = made.images.astype(jnp.float32), as_arrays(Hyper())
+    images, hyper = made.images.astype(jnp.float32), as_arrays(HYPER)
     weight, usable = jnp.ones(points.shape[:2]), jnp.ones(count, bool)
-    observed, _ = observe(images, points, weight, usable, size, head, CONFIG.crop_size, CONFIG.crop_margin)
+    observed = cut_out(images, points, weight, usable, size, head, CONFIG.crop_size, 1.35)
 
     @jax.jit
     def before(observed):
         data = landmark_data(head, observed, hyper, CONFIG)
-        x, _ = fit_landmarks(head, data, observed, initial(head, observed, hyper, CONFIG), hyper, CONFIG)
+        x, _ = fit_landmarks(head, data, observed, first_guess(head, observed, hyper, CONFIG), hyper, CONFIG)
         return x, data
 
     @jax.jit
     def run(x, data, observed):
-        return fit_expressions(head, data, observed, x, hyper, CONFIG)
+        return fit_views(head, data, observed, x, hyper, CONFIG)
 
     return run, *before(observed), observed
 
@@ -581,8 +580,8 @@ def test_a_view_alone_sees_the_energy_of_all_views_as_a_function_of_its_own_unkn
     apart_data = jax.jit(apart)(x, whole, seen, hyper).data
 
     def joint(view, change):
-        residual, slope = terms.colour_terms(moved(view, change), colours)
-        return terms.colour_energy(residual, slope, seen, colours.detail, hyper)
+        residual, slope = residuals.colour_terms(moved(view, change), colours)
+        return residuals.colour_energy(residual, slope, seen, colours.detail, hyper)
 
     def moved(view, change):
         return x.replace(pose=x.pose.at[view, 4:].add(change))
@@ -596,8 +595,8 @@ def test_a_view_alone_sees_the_energy_of_all_views_as_a_function_of_its_own_unkn
             albedo_mean=apart_data.albedo_mean[view],
             detail=apart_data.detail[view],
         )
-        residual, slope = terms.colour_terms(one, data)
-        return terms.colour_energy(residual, slope, seen[view][None], data.detail, hyper)
+        residual, slope = residuals.colour_terms(one, data)
+        return residuals.colour_energy(residual, slope, seen[view][None], data.detail, hyper)
 
     change = jnp.array([0.7, -0.4])
     for view in range(N_VIEWS):

@@ -45,7 +45,7 @@ def person(head, seed):
         return solve_light(sh_basis(normals), true, colours, mask, 0.7 * ambient_light())
 
     seen = visible(posed, head.faces, PHOTO)
-    crop = Crop(jnp.ones(VIEWS), jnp.zeros((VIEWS, 2)))
+    crop = Crop(jnp.ones(VIEWS), jnp.zeros((VIEWS, 2)), SIZE)
     lights = jax.vmap(light)(image, posed, normals, seen)
     landmarks, status = jnp.zeros((VIEWS, 468, 3)), jnp.zeros(VIEWS, jnp.int32)
     views = Views(pose, inverse, expression, lights, crop, landmarks, status)

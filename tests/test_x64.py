@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers.subjects import small_head, small_params
+from helpers.subjects import POINTS_ONLY, small_head, small_params
 
 import facerig_jax
 from facerig_jax.head.model import landmark_positions
@@ -65,8 +65,7 @@ def leaves_of_a_fit(dtype) -> list[np.ndarray]:
     head = small_head()
     points = np.asarray(landmark_positions(head.landmarks_dense, head.mean), dtype)
     points = points * np.array([[0.4, -0.4, 0.4]], dtype) + np.array([[64, 64, 0]], dtype)
-    config = facerig_jax.FitConfig(crop_size=64, blur=(), landmark_steps=3)
-    options = {"solver": "classical", "landmarks": np.stack([points, points + 1]), "config": config}
+    options = {"landmarks": np.stack([points, points + 1]), "config": POINTS_ONLY}
     options |= {"landmark_weight": np.ones(468, dtype), "view_mask": np.ones(2, dtype)}
     images = np.random.default_rng(0).random((2, 128, 128, 3)).astype(dtype)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(facerig_jax.fit_rig(images, small_params(), head, **options))]

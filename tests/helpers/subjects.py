@@ -13,8 +13,11 @@ from facerig_jax.synthetic.subject import SubjectConfig, make_subject
 
 SIZE = 128
 CONFIG = facerig_jax.FitConfig(
-    crop_size=64, max_points=200, landmark_steps=8, blur=(1.5,), photometric_steps=3, expression_steps=2
+    flow=None, crop_size=64, max_points=200, landmark_steps=8, photometric_steps=3, expression_steps=2
 )
+HYPER = facerig_jax.classical_hyper(blur=(1.5,))
+# Landmarks alone: where the colours are not the subject.
+POINTS_ONLY = facerig_jax.FitConfig(flow=None, crop_size=64, photometric_steps=0, landmark_steps=3)
 # Expressions of the small head: some of every kind.
 NAMES = ("jawOpen", "mouthSmileLeft", "mouthSmileRight", "browInnerUp", "eyeBlinkLeft", "eyeBlinkRight")
 PHOTOS = SubjectConfig(n_views=2, size=SIZE, yaw=25.0, face_share=(0.45, 0.55))

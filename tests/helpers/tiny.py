@@ -48,6 +48,18 @@ CONFIG = InorigConfig(
     step_scale=((1, 1, 1, 1, 1),) * 3,
     step_bias=((-3, -5, -4, -3, -2),) * 3,
 )
+# For the small head and the front door (helpers.subjects), with the choices of the preset 'base'.
+FOR_SMALL_HEAD = InorigConfig(
+    networks=dataclasses.replace(SIZES, pose_blocks=(), codes=6, modes=6, named_codes=True, norm="group"),
+    landmarks="dense",
+    linear_colour=True,
+    inverse_distance=1e-3,
+    coarse=True,
+    visibility="stage",
+    steps=2,
+    step_scale=((1, 1, 1, 1, 1),) * 3,
+    step_bias=((-3, -5, -4, -3, -2),) * 3,
+)
 N_VIEWS = 2
 GRID, SPACING = recipe.GRID, 2  # every second row and column of the dome
 
