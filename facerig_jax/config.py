@@ -120,7 +120,14 @@ CLASSICAL = FitConfig(flow=None, landmark_steps=8, photometric_steps=5, expressi
 
 
 def classical_hyper(**changes) -> Hyper:
-    """The numbers that go with `CLASSICAL`: wider blur, and more trust in the landmarks at the end."""
+    """The numbers that go with `CLASSICAL`: wider blur, and more trust in the landmarks at the end.
+
+    Args:
+      changes: fields of Hyper, for other values.
+
+    Returns:
+      Hyper.
+    """
     return Hyper(**{"blur": (4.0, 1.5), "tracking_common": 0.2, "tracking_noise": 1.0, **changes})
 
 

@@ -48,7 +48,7 @@ def views_of(rig: Rig, count: int = 2, size: int = 96, seed: int = 0) -> Views:
         inverse_distance=np.full(count, 1e-3, np.float32),
         expression=rng.uniform(0, 0.5, (count, rig.n_codes)).astype(np.float32),
         light=light,
-        crop=Crop(np.ones(count, np.float32), np.zeros((count, 2), np.float32), 96),
+        crop=Crop(np.ones(count, np.float32), np.zeros((count, 2), np.float32), size),
         landmarks=np.zeros((count, 468, 3), np.float32),
         status=np.zeros(count, np.int32),
     )
@@ -187,7 +187,7 @@ def test_reported_points_of_a_rig_are_the_calibrated_models():
     points = jax.vmap(evaluate, (None, None, 0))(model, identity, views.expression)
     expected = to_image(project(points, views.pose, views.inverse_distance), 256, 256)[..., :2]
     for each in (linear, linear.replace(neural=learned)):
-        np.testing.assert_allclose(dense_points(head, each, views, 256), expected, atol=2e-3)
+        np.testing.assert_allclose(dense_points(head, each, views), expected, atol=2e-3)
         np.testing.assert_allclose(blendshape_weights(each, views.expression), views.expression)
 
 
@@ -222,7 +222,7 @@ def learned_fit(head, stages: int = 2, length: int = 3, count: int = 3) -> Fit:
 
 def draw_steps(head, fit):
     photos = np.full((3, 96, 96, 3), 128, np.uint8)
-    return steps.fit_steps(head, fit, photos, ["a", "<b>", "c"], [True, True, False], 96, size=72)
+    return steps.fit_steps(head, fit, photos, ["a", "<b>", "c"], [True, True, False], size=72)
 
 
 def test_the_steps_show_each_state_once_in_the_most_frontal_photo_that_counts(head):
@@ -242,8 +242,7 @@ def test_the_steps_of_a_solver_on_the_coarse_mesh_are_drawn_with_its_triangles()
     coarse = thin(head)
     fit = learned_fit(coarse, stages=1, length=1)
     fine, direct = (
-        steps.fit_steps(each, fit, np.zeros((3, 96, 96, 3), np.uint8), "abc", [1, 1, 1], 96, 48)
-        for each in (head, coarse)
+        steps.fit_steps(each, fit, np.zeros((3, 96, 96, 3), np.uint8), "abc", [1, 1, 1], 48) for each in (head, coarse)
     )
     np.testing.assert_array_equal(fine.pictures, direct.pictures)
 
