@@ -108,7 +108,7 @@ def unwrap_texture(
     check_shape("views.pose", views.pose, n_views, 6)
     if size < 64 or size % 64:
         raise ValueError(f"size: expected a multiple of 64 texels, got {size}.")
-    hidden = jnp.zeros(head.mean.shape[0]) if cover is None else jnp.asarray(cover.vertices)
+    hidden = jnp.zeros(head.mean.shape[0], jnp.float32) if cover is None else jnp.asarray(cover.vertices)
     return np.asarray(_unwrap(head, rig, views, jnp.asarray(photos), jnp.asarray(sizes), hidden, size)[0])
 
 
@@ -323,6 +323,7 @@ def _blocks(image, block: int) -> jax.Array:
 
 def _pool(image, width: int, operation, start: float) -> jax.Array:
     """Running maximum or minimum of (H, W) over width x width pixels."""
+    start = jnp.asarray(start, image.dtype)
     image = jax.lax.reduce_window(image, start, operation, (width, 1), (1, 1), "SAME")
     return jax.lax.reduce_window(image, start, operation, (1, width), (1, 1), "SAME")
 

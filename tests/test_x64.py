@@ -16,12 +16,11 @@ from facerig_jax.head.model import landmark_positions
 ROOT = Path(__file__).parents[1]
 
 # Prints every operation of the package that makes float64 out of none, and every result that is one.
-TRACE = """
+SOURCES = """
 import sys
 import jax, numpy as np
 from jax._src import source_info_util
 import facerig_jax
-from facerig_jax.inorig.config import PRESETS
 
 def double(variables):
     return any(getattr(v.aval, "dtype", None) == np.float64 and not v.aval.weak_type for v in variables)
@@ -39,14 +38,46 @@ def sources(jaxpr):
         for part in inner(equation):
             yield from sources(part)
 
+def show(traced):
+    results = {f"result {out.dtype}" for out in traced.out_avals if out.dtype == np.float64}
+    print("\\n".join(sorted(results | set(sources(traced.jaxpr)))), end="")
+
 assert jax.config.jax_enable_x64
+images = np.zeros((2, 128, 128, 3), np.uint8)
+"""
+
+TRACE = (
+    SOURCES
+    + """
+from facerig_jax.inorig.config import PRESETS
 config = PRESETS.get(sys.argv[1])
 params, head = facerig_jax.load(sys.argv[1], allow_untrained=True)
-images = np.zeros((2, 128, 128, 3), np.uint8)
-traced = jax.make_jaxpr(lambda *given: facerig_jax.fit_rig(*given, config=config))(images, params, head)
-results = {f"result {out.dtype}" for out in traced.out_avals if out.dtype == np.float64}
-print(*sorted(results | set(sources(traced.jaxpr))), sep="\\n")
+show(jax.make_jaxpr(lambda *given: facerig_jax.fit_rig(*given, config=config))(images, params, head))
 """
+)
+
+# What the command line computes besides the fit.
+DRAWING = (
+    SOURCES
+    + """
+import jax.numpy as jnp
+from facerig_jax.data import survey
+from facerig_jax import texture
+from facerig_jax.fit import reprojection
+from facerig_jax.report import views as pictures
+from facerig_jax.types import Crop, Rig, Views
+params, head = facerig_jax.load()
+f = lambda *shape: jnp.zeros(shape, jnp.float32)
+rig = Rig(head.mean, head.expression_basis, f(*head.mean.shape), f(100), f(8), code_names=head.expression_names)
+views = Views(f(2, 6), f(2), f(2, 52), f(2, 9, 3), Crop(f(2) + 1, f(2, 2), 64), f(2, 468, 3), jnp.zeros(2, jnp.int32))
+sizes = np.full((2, 2), 128)
+show(jax.make_jaxpr(lambda h, r, v: texture._unwrap(h, r, v, images, sizes, f(len(h.mean)), 64))(head, rig, views))
+show(jax.make_jaxpr(lambda h, r: texture._albedo_texture(h, r, 64))(head, rig))
+show(jax.make_jaxpr(lambda h, r, v: reprojection._reprojection(h, r, v))(head, rig, views))
+show(jax.make_jaxpr(lambda h, r, v: pictures._draw(h, r, v, images, 64))(head, rig, views))
+show(jax.make_jaxpr(lambda p, h: survey._survey(p, h, images, np.ones(2, bool)))(params["detector"], head))
+"""
+)
 
 FIT = """
 import sys
@@ -90,6 +121,10 @@ def with_x64(script: str, *arguments) -> str:
 @pytest.mark.parametrize("preset", ["trained", pytest.param("base", marks=pytest.mark.slow)])
 def test_no_part_of_a_fit_becomes_double_with_x64_switched_on(preset):
     assert with_x64(TRACE, preset) == ""
+
+
+def test_no_part_of_what_the_command_draws_becomes_double_with_x64_switched_on():
+    assert with_x64(DRAWING) == ""
 
 
 def test_a_fit_with_x64_switched_on_is_the_fit_without_to_rounding(tmp_path):

@@ -54,7 +54,8 @@ def _survey(detector: dict, head: HeadModel, images, real) -> tuple[Everyone, ja
     points, weight = landmark_positions(head.landmarks_dense, head.mean), head.landmarks_dense.weight
 
     def yaw(landmarks):
-        return matrix_to_euler(similarity(points, landmarks * jnp.array([[1.0, -1.0, 1.0]]), weight).rotation)[1]
+        upright = landmarks * jnp.array([[1.0, -1.0, 1.0]], landmarks.dtype)
+        return matrix_to_euler(similarity(points, upright, weight).rotation)[1]
 
     def look(image):
         everyone = detect_everyone(detector, image, FACES)

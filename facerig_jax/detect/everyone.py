@@ -73,8 +73,8 @@ def detect_everyone(params: dict, image: jax.Array, count: int) -> Everyone:
         return Everyone(presence >= PRESENCE_THRESHOLD, box, points, landmark_colours(pyramid, points))
 
     def skip(_):
-        nothing = jnp.zeros((468, 3))
-        return Everyone(jnp.zeros((), bool), jnp.zeros(4), nothing, nothing)
+        nothing = jnp.zeros((468, 3), jnp.float32)
+        return Everyone(jnp.zeros((), bool), jnp.zeros(4, jnp.float32), nothing, nothing)
 
     return jax.lax.map(lambda face: jax.lax.cond(face[2], look, skip, face), faces)
 

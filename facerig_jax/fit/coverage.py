@@ -101,7 +101,7 @@ def find_cover(head: HeadModel, crops: Crops, x: Parameters, hyper: Hyper, confi
       config: static settings.
     """
     samples = read_samples(head, *jax.lax.stop_gradient((crops, x)), hyper, config)
-    starts = jnp.concatenate([jnp.ones((1, samples.place.shape[0])), 1 - samples.regions])
+    starts = jnp.concatenate([jnp.ones((1, samples.place.shape[0]), samples.regions.dtype), 1 - samples.regions])
     readings = jax.vmap(lambda start: explain(samples, start))(starts)
     strange = jax.vmap(lambda reading: never_skin(samples, reading))(readings)
     shares = jax.vmap(lambda amount: region_shares(samples, amount))(strange)
@@ -114,7 +114,7 @@ def settle(samples: Samples, unit_mm: float, strange, shares, step, hyper: Hyper
     """Coverage from what is not skin (n,), its share of each region (R,) and the step () of the light to the left."""
     hard = jax.nn.relu(jnp.stack([step, -step]))
     shares = jnp.concatenate([shares[:BANDS], hard])
-    enough = hyper.cover_share * jnp.array(ENOUGH)
+    enough = hyper.cover_share * jnp.array(ENOUGH, shares.dtype)
     found = jnp.concatenate([shares[:BANDS] > enough, hard > hyper.shadow_step]).astype(shares.dtype)
     parts = covered_parts(samples, unit_mm, strange) * found[:, None]
     hidden = jnp.max(parts[:BANDS], 0)
@@ -180,7 +180,7 @@ def cover_regions(head: HeadModel) -> jax.Array:
 def vertex_area(head: HeadModel) -> jax.Array:
     """(P,) area of the mean head around each vertex, 1 on average."""
     area = jnp.linalg.norm(triangle_normals(jnp.asarray(head.mean), head.faces), axis=-1) / 6
-    area = jnp.zeros(head.mean.shape[0]).at[head.faces.reshape(-1)].add(jnp.repeat(area, 3))
+    area = jnp.zeros(head.mean.shape[0], area.dtype).at[head.faces.reshape(-1)].add(jnp.repeat(area, 3))
     return area / jnp.mean(area)
 
 
@@ -247,9 +247,9 @@ def skin_light(basis: jax.Array, ratio: jax.Array, weight: jax.Array) -> jax.Arr
     """
     grey = jnp.mean(ratio, -1, keepdims=True)
     target = jnp.concatenate([grey, ratio - grey], -1)
-    deviation = jnp.array([[1.0] + [GREY] * 8 + [STEP]] + 3 * [[TINT] + [HUE] * 9])
-    prior = deviation[:, :, None] ** -2 * jnp.eye(10)[None]
-    expected = jnp.zeros((4, 10)).at[0, 0].set(1.0)
+    deviation = jnp.array([[1.0] + [GREY] * 8 + [STEP]] + 3 * [[TINT] + [HUE] * 9], ratio.dtype)
+    prior = deviation[:, :, None] ** -2 * jnp.eye(10, dtype=ratio.dtype)[None]
+    expected = jnp.zeros((4, 10), ratio.dtype).at[0, 0].set(1.0)
     counted = COUNT / SKIN**2 * weight / jnp.maximum(jnp.sum(weight, 1, keepdims=True), _TINY)
     weighted = basis * counted[..., None]
     normal = jnp.einsum("vni,vnj->vij", weighted, basis, precision=HIGHEST)[:, None] + prior[None]

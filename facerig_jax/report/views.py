@@ -141,7 +141,7 @@ def rig_pictures(head: HeadModel, rig: Rig, texture, n_frames: int = 24, size: i
 def _soft_light(vertices, faces) -> jax.Array:
     """(P, 1) soft light from the front and above that turns with the head."""
     normals = vertex_normals(jnp.asarray(vertices), faces)
-    front = jnp.maximum(jnp.matmul(normals, jnp.array([0.25, 0.35, 0.9]), precision=HIGHEST), 0)
+    front = jnp.maximum(jnp.matmul(normals, jnp.array([0.25, 0.35, 0.9], normals.dtype), precision=HIGHEST), 0)
     return (0.45 + 0.15 * normals[:, 1] + 0.45 * front)[:, None]
 
 
