@@ -51,8 +51,8 @@ def read_inputs(spec: str, max_size: int = 1024) -> tuple[Inputs, tuple[Photo, .
         reasons = [reason.rstrip(".") for reason in refused.values()]
         more = f"; and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
         raise InputError("; ".join(reasons[:NAMED]) + more + ".")
-    files = tuple(str(file) for file in inputs.files if file not in refused)
-    return inputs, photos, files, [f"Passed over: {reason}" for reason in refused.values()]
+    inputs = dataclasses.replace(inputs, files=tuple(file for file in inputs.files if file not in refused))
+    return inputs, photos, tuple(map(str, inputs.files)), [f"Passed over: {reason}" for reason in refused.values()]
 
 
 def choose(
