@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from experiments import cli
-from experiments.faces import ALIKE, NAMED, pick_faces
+from experiments.faces import ALIKE, LARGEST, NAMED, pick_faces
 from facerig_jax.data.closeup import closeup_window, cut_photo, halves
 from facerig_jax.data.photos import Inputs, Photo, find_inputs, read_original, read_usable
 from facerig_jax.data.survey import Seen, see_faces
@@ -51,8 +51,8 @@ def read_inputs(spec: str, max_size: int = 1024) -> tuple[Inputs, tuple[Photo, .
         reasons = [reason.rstrip(".") for reason in refused.values()]
         more = f"; and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
         raise InputError("; ".join(reasons[:NAMED]) + more + ".")
-    files = tuple(str(file) for file in inputs.files if file not in refused)
-    return inputs, photos, files, [f"Passed over: {reason}" for reason in refused.values()]
+    inputs = dataclasses.replace(inputs, files=tuple(file for file in inputs.files if file not in refused))
+    return inputs, photos, tuple(map(str, inputs.files)), [f"Passed over: {reason}" for reason in refused.values()]
 
 
 def choose(
@@ -72,13 +72,17 @@ def choose(
     Raises:
       UserError: no photo shows a (such a) face.
     """
-    seen = see_faces(detector, head, photos)
+    names = [photo.name for photo in photos]
+    seen = see_faces(detector, head, photos, thorough=len(photos) == 1 or face not in (ALIKE, LARGEST))
     photos, seen = look_closer(detector, head, inputs, photos, files, seen, count, max_size)
     if not seen.found.any():
         named = "; ".join(f"{file}: no face found" for file in files[:NAMED])
         raise cli.UserError(f"No usable face in any of {len(photos)} pictures, so nothing was written ({named}).")
-    names = [photo.name for photo in photos]
     picked = pick_faces(head, seen, names, face)
+    if len(photos) > 1 and (doubtful := list(picked.doubtful)):  # the person may be somebody smaller in these
+        again = see_faces(detector, head, [photos[k] for k in doubtful], thorough=True)
+        seen = seen.replaced(doubtful, again)
+        picked = pick_faces(head, seen, names, face)
     number, usable, notes = picked.number, picked.usable, list(picked.notes)
     wanted = (number >= 0) & usable
     if not wanted.any():
@@ -107,8 +111,7 @@ def look_closer(detector: dict, head: HeadModel, inputs: Inputs, photos, files, 
         size = np.where(there.found, np.prod(there.boxes[..., 2:] - there.boxes[..., :2], axis=-1), 0).max(1)
         if size.any():
             photos[k] = parts[size.argmax()]
-            for field in dataclasses.fields(seen):
-                getattr(seen, field.name)[k] = getattr(there, field.name)[size.argmax()]
+            seen = seen.replaced([k], there.rows([size.argmax()]))
     return photos, seen
 
 

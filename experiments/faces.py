@@ -27,14 +27,16 @@ def check_face(face: str) -> None:
 class Picked:
     """What `pick_faces` found.
 
-    number: (N,) int, which face of each photo is the person's, -1 for none.
-    usable: (N,) bool, which photos are of the person, or show no face.
-    notes:  for the user.
+    number:   (N,) int, which face of each photo is the person's, -1 for none.
+    usable:   (N,) bool, which photos are of the person, or show no face.
+    notes:    for the user.
+    doubtful: photos in which no face is certainly the person's.
     """
 
     number: np.ndarray
     usable: np.ndarray
     notes: list[str]
+    doubtful: tuple[int, ...] = ()
 
 
 def pick_faces(head: HeadModel, seen: Seen, names, face: str) -> Picked:
@@ -64,7 +66,7 @@ def pick_faces(head: HeadModel, seen: Seen, names, face: str) -> Picked:
     usable[out] = False
     notes += tell_of_several(seen, names, number != first, people, usable)
     notes += tell_of_doubt(odds, people, names, out)
-    return Picked(number, usable, notes)
+    return Picked(number, usable, notes, tuple(np.flatnonzero(some & ~people.certain).tolist()))
 
 
 def from_the_left(seen: Seen, names, which: int) -> Picked:

@@ -133,7 +133,7 @@ def test_a_wrong_face_flag_is_refused(face):
 def test_the_first_face_is_the_one_that_detect_takes(loaded, tmp_path):
     side_by_side(tmp_path / "pair.png", ASTRONAUT, BUNDLED[3])
     photos = read_photos([tmp_path / "pair.png", BUNDLED[1]], SIZE)
-    seen = see_faces(*loaded, photos)
+    seen = see_faces(*loaded, photos, thorough=True)
     assert seen.found.sum(1).tolist() == [2, 1]
     for row, photo in enumerate(photos):
         image = np.zeros((SIZE, SIZE, 3), np.uint8)
@@ -172,6 +172,19 @@ def test_two_people_in_all_photos_are_rivals_and_the_larger_faces_win():
     found = people.who_is_who(odds_of([1, 0, 1, 0, 1, 0]), [0, 0, 1, 1, 2, 2], 3)
     assert found.face.tolist() == [0, 2, 4]
     assert found.rivals == 1
+
+
+def test_groups_are_joined_by_their_mean_odds_and_never_within_a_photo():
+    rng = np.random.default_rng(0)
+    odds = rng.normal(size=(12, 12))
+    odds, photo = odds + odds.T, rng.integers(0, 8, 12)
+    found = people.groups(odds, photo)
+    assert sorted(sum(found, [])) == list(range(12))
+    assert all(len(set(photo[group])) == len(group) for group in found)
+    for a in range(len(found)):
+        for b in range(a):
+            if not set(photo[found[a]]) & set(photo[found[b]]):
+                assert odds[np.ix_(found[a], found[b])].mean() <= people.JOIN
 
 
 def test_a_face_that_is_only_less_alike_is_not_left_out():
@@ -223,6 +236,19 @@ def test_a_small_face_is_cut_from_the_original_pixels(loaded, tmp_path, size):
     span = np.linalg.norm(expected[33] - expected[263])
     assert np.linalg.norm(there[:, :2] - expected, axis=1).mean() < 0.03 * span
     assert eyes > 0.6 * min(span, SIZE / 3 * 0.6)
+
+
+def test_a_small_face_in_a_video_is_cut_from_the_frames_own_pixels(loaded, tmp_path):
+    far_away(tmp_path / "0.jpg", size=(600, 450))
+    far_away(tmp_path / "1.jpg", size=(1000, 750))
+    video = tmp_path / "far.mp4"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-framerate", "2", "-i", tmp_path / "%d.jpg"]
+    subprocess.run([*command, "-pix_fmt", "yuv420p", "-crf", "10", video], check=True)
+    chosen, _ = choose(loaded, video)
+    assert [photo.original_size for photo in chosen.photos] == [(3000, 4000)] * 2
+    assert all("cut from" in photo.notes[-1] for photo in chosen.photos)
+    widths = [np.ptp(see_faces(*loaded, [photo]).landmarks[0, 0, :, 0]) for photo in chosen.photos]
+    assert min(widths) > 100
 
 
 def test_a_photo_that_was_not_reduced_is_left_as_it_is(loaded):

@@ -170,17 +170,19 @@ def alike(values: np.ndarray) -> np.ndarray:
 def groups(odds: np.ndarray, photo) -> list[list[int]]:
     """Faces that are likely one person's, from any pair upwards; two faces of one photo never are."""
     found = [[number] for number in range(len(odds))]
-    photo = np.asarray(photo)
+    link, photo = np.array(odds, np.float64), np.asarray(photo)
+    apart = photo[:, None] == photo[None]
     while True:
-        best, pair = JOIN, None
-        for a in range(len(found)):
-            for b in range(a):
-                if not np.isin(photo[found[a]], photo[found[b]]).any():
-                    mean = odds[np.ix_(found[a], found[b])].mean()
-                    best, pair = (mean, (a, b)) if mean > best else (best, pair)
-        if pair is None:
-            return found
-        found[pair[1]] += found.pop(pair[0])
+        link[apart] = -np.inf
+        a, b = np.unravel_index(link.argmax(), link.shape)
+        if link[a, b] <= JOIN:
+            return [group for group in found if group]
+        sizes = len(found[a]), len(found[b])
+        with np.errstate(invalid="ignore"):
+            link[a] = link[:, a] = (sizes[0] * link[a] + sizes[1] * link[b]) / sum(sizes)
+        apart[a] = apart[:, a] = apart[a] | apart[b]
+        found[a], found[b] = found[a] + found[b], []
+        apart[b] = apart[:, b] = True
 
 
 def who_is_who(odds: np.ndarray, photo, count: int) -> People:

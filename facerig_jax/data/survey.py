@@ -37,19 +37,32 @@ class Seen:
     colours: np.ndarray
     yaw: np.ndarray
 
+    def rows(self, photos) -> Seen:
+        """What was seen in some of the photos."""
+        return Seen(*(getattr(self, field.name)[photos] for field in dataclasses.fields(self)))
 
-def see_faces(detector: dict, head: HeadModel, photos) -> Seen:
-    """Looks at photos (Photos or (H, W, 3) uint8), `CHUNK` at a time."""
+    def replaced(self, photos, others: Seen) -> Seen:
+        """With other rows for these photos."""
+        fields = {field.name: np.array(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        for name, values in fields.items():
+            values[photos] = getattr(others, name)
+        return Seen(**fields)
+
+
+def see_faces(detector: dict, head: HeadModel, photos, thorough: bool = False) -> Seen:
+    """Looks at photos (Photos or (H, W, 3) uint8), `CHUNK` at a time; thorough: also for small faces beside large."""
     images, _ = pad_to_bucket(photos)
     real = np.arange(len(images) + -len(images) % CHUNK) < len(images)
     images = np.concatenate([images, np.zeros((len(real) - len(images), *images.shape[1:]), np.uint8)])
-    parts = [_survey(detector, head, images[k : k + CHUNK], real[k : k + CHUNK]) for k in range(0, len(images), CHUNK)]
+    parts = []
+    for k in range(0, len(images), CHUNK):
+        parts.append(_survey(detector, head, images[k : k + CHUNK], real[k : k + CHUNK], np.bool_(thorough)))
     seen, yaw = jax.tree.map(lambda *rows: np.concatenate(rows)[: len(photos)], *parts)
     return Seen(seen.found, seen.boxes, seen.landmarks, seen.colours, yaw)
 
 
 @kept()
-def _survey(detector: dict, head: HeadModel, images, real) -> tuple[Everyone, jax.Array]:
+def _survey(detector: dict, head: HeadModel, images, real, thorough) -> tuple[Everyone, jax.Array]:
     """Everyone (n, K) and yaw (n, K) in images (n, S, S, 3); those that are not real (n,) bool are passed over."""
     points, weight = landmark_positions(head.landmarks_dense, head.mean), head.landmarks_dense.weight
 
@@ -58,7 +71,7 @@ def _survey(detector: dict, head: HeadModel, images, real) -> tuple[Everyone, ja
         return matrix_to_euler(similarity(points, upright, weight).rotation)[1]
 
     def look(image):
-        everyone = detect_everyone(detector, image, FACES)
+        everyone = detect_everyone(detector, image, FACES, thorough)
         return everyone, jax.vmap(yaw)(everyone.landmarks)
 
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(look, images[0]))

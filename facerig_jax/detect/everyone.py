@@ -40,13 +40,14 @@ class Everyone:
     colours: jax.Array
 
 
-def detect_everyone(params: dict, image: jax.Array, count: int) -> Everyone:
+def detect_everyone(params: dict, image: jax.Array, count: int, thorough=True) -> Everyone:
     """All faces of a photo that the detector is about as sure of as of its best.
 
     Args:
       params: `load_detector()`.
       image: (H, W, 3) sRGB, uint8 or float in [0, 1], any size.
       count: K, most faces to look at.
+      thorough: () bool, search on for small faces beside large ones.
 
     Returns:
       Everyone.
@@ -55,7 +56,7 @@ def detect_everyone(params: dict, image: jax.Array, count: int) -> Everyone:
       ValueError: the image has another shape or type.
     """
     pyramid = search_pyramid(image)
-    usual, every = find_all_faces(params["detector"], pyramid)
+    usual, every = find_all_faces(params["detector"], pyramid, thorough)
     chosen = largest_face(usual)
     certain = (every.scores > 0) & (every.scores >= every.scores.max() - CONFIDENT_MARGIN)
     other = certain & (overlap(usual.boxes[chosen], every.boxes) < OVERLAP_THRESHOLD)

@@ -76,14 +76,17 @@ def find_faces(params: dict, pyramid: Pyramid) -> Faces:
     return _suppressed(rows, scores)
 
 
-def find_all_faces(params: dict, pyramid: Pyramid) -> tuple[Faces, Faces]:
-    """What `find_faces` finds, and what is found when the search goes on through all windows: small faces too."""
-    rows, scores = _search_windows(params, pyramid, thorough=True)
+def find_all_faces(params: dict, pyramid: Pyramid, thorough) -> tuple[Faces, Faces]:
+    """What `find_faces` finds, and what is found where the search went on through all windows: small faces too.
+
+    thorough: () bool, whether it does.
+    """
+    rows, scores = _search_windows(params, pyramid, thorough)
     first = (jnp.arange(len(scores)) == 0)[:, None] | (scores[0].max() < CONFIDENT_SCORE)
     return _suppressed(rows, jnp.where(first, scores, 0.0)), _suppressed(rows, scores)
 
 
-def _search_windows(params: dict, pyramid: Pyramid, thorough: bool) -> tuple[jax.Array, jax.Array]:
+def _search_windows(params: dict, pyramid: Pyramid, thorough) -> tuple[jax.Array, jax.Array]:
     """(K, 896, 16) corners and key points and (K, 896) scores of K windows, zero where there was no need to look."""
     windows = search_windows(*pyramid.shapes[0])
     count = len(windows.side)
