@@ -111,7 +111,7 @@ class Hyper:
     light_tint: jax.Array | float = 0.3
     damping: jax.Array | float = 1e-3
     dark_noise: jax.Array | float = 4.5e-4
-    cover_share: jax.Array | float = 0.5
+    cover_share: jax.Array | float = 0.45
     shadow_step: jax.Array | float = 0.3
 
 

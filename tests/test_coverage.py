@@ -126,7 +126,7 @@ def test_a_mask_is_found_and_the_upper_face_is_not(index, colour):
     points = np.asarray(landmark_positions(small_head().landmarks68, small_head().mean))
     low, high = place[:, 1] < points[33, 1] - 5, place[:, 1] > points[19, 1]
     seen = np.abs(place[:, 0]) < 40
-    assert np.asarray(found.amount)[low & seen].mean() > 0.8
+    assert np.asarray(found.amount)[low & seen].mean() > 0.7
     assert np.asarray(found.amount)[high & seen].mean() < 0.1
 
 

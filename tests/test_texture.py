@@ -15,7 +15,7 @@ from facerig_jax.head.model import albedo, neutral
 from facerig_jax.numerics import linear_to_srgb, srgb_to_linear
 from facerig_jax.raster.visibility import visible
 from facerig_jax.synthetic.subject import SubjectConfig, make_view
-from facerig_jax.types import Crop, Rig, Views
+from facerig_jax.types import Cover, Crop, Rig, Views
 
 SIZE, PHOTO, VIEWS = 512, 256, 3
 CONFIG = SubjectConfig(n_views=VIEWS, size=PHOTO, noise=0.0, expressiveness=0.0, face_share=(0.6, 0.7))
@@ -120,6 +120,41 @@ def test_unseen_skin_keeps_the_rigs_albedo_in_tone(head):
     gap = np.abs(got - np.log(np.asarray(rig.albedo) + 1e-3))[hidden]
     assert hidden.sum() > 1000
     assert np.quantile(gap, 0.95) < 1.1 * module.TONE
+
+
+def test_what_is_covered_has_the_rigs_albedo_and_the_rest_stays(head):
+    images, rig, views, _, facing = person(head, 0)
+    height = np.asarray(head.mean)[:, 1]
+    cover = Cover(jnp.asarray(height < 0, jnp.float32), jnp.ones(5), jnp.ones(5))
+    plain = unwrap(head, rig, views, images)
+    covered = module.unwrap_texture(head, rig, views, images, jnp.full((VIEWS, 2), PHOTO), SIZE, PHOTO, cover)
+    plain, covered, bare = (np.log(at_vertices(t, head) + 0.02) for t in (plain, covered, rig_texture(head, rig)))
+    sure = (np.asarray(facing).max(0) > 0.8) & (np.asarray(head.face_mask) > 0.5)
+    below, above = sure & (height < -10), sure & (height > 30)
+
+    def detail(values):
+        """What a texture has beyond the rig's albedo, less its mean."""
+        gap = (values - bare)[below]
+        return np.std(gap - gap.mean(0))
+
+    assert detail(covered) < 0.35 * detail(plain)
+    assert np.abs(covered - plain)[above].max() < 0.05
+
+
+def test_dark_photos_leave_no_noise(head):
+    images, rig, views, _, facing = person(head, 0)
+    dark = 0.01 * np.asarray(srgb_to_linear(jnp.asarray(images) / 255.0))
+    dark = dark + np.random.default_rng(0).normal(size=dark.shape) * 4e-4
+    dark = np.round(255 * np.asarray(linear_to_srgb(jnp.asarray(np.clip(dark, 0, 1))))).astype(np.uint8)
+    texture = unwrap(head, rig, views.replace(light=0.01 * views.light), jnp.asarray(dark))
+    sure = (np.asarray(facing).max(0) > 0.8) & (np.asarray(head.face_mask) > 0.5)
+    gap = np.abs(at_vertices(texture, head) - at_vertices(rig_texture(head, rig), head))[sure]
+    assert gap.mean() < 0.02
+    assert np.quantile(gap, 0.99) < 0.06
+
+
+def rig_texture(head, rig):
+    return module.albedo_texture(head, rig, SIZE)
 
 
 def test_texels_follow_the_image_file_convention(head):

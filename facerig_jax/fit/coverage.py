@@ -33,7 +33,7 @@ REGIONS = {
 }
 BANDS = 3  # the first regions; the others are halves.
 # What share of each counts as enough, over Hyper.cover_share: beards are not covers, and rims of glasses are narrow.
-ENOUGH = (1.0, 0.6, 1.1)
+ENOUGH = (1.0, 0.7, 1.1)
 # px: blur of the crops that are looked at.
 BLUR = 2.0
 # Deviation of skin's log colours around the mean albedo under the fitted light; beyond how many deviations samples lose
@@ -44,8 +44,9 @@ SKIN, ROBUST, LIKE = 0.25, 1.5, 2.5
 GREY, STEP, TINT, HUE = 0.6, 0.5, 0.2, 0.12
 # How often light is fitted, and for how many independent samples the face's colours count beside those priors.
 ROUNDS, COUNT = 6, 60.0
-# What readings are compared by: squared log tint of the light over TINTED, and shares of the bands that are not skin.
-TINTED, TINT_COST = 0.4, 0.3
+# What readings are compared by: mean residuals, which cost no more than HIDDEN_COST in what is left out; the light's
+# squared log tint over TINTED; shares of other bands that are not skin; and that something is left out at all.
+TINTED, TINT_COST, HIDDEN_COST, COVER_COST = 0.4, 0.3, 0.8, 0.15
 # Evidence from which a point is not skin; mm: it is spread by a Gaussian, what is covered reaches so far beyond it and
 # fades over as much again, and the border between the halves is so soft.
 NOT_SKIN, SPREAD_MM, REACH_MM, STEP_MM = 0.6, 3.0, 5.0, 4.0
@@ -105,7 +106,9 @@ def find_cover(head: HeadModel, crops: Crops, x: Parameters, hyper: Hyper, confi
     readings = jax.vmap(lambda start: explain(samples, start))(starts)
     strange = jax.vmap(lambda reading: never_skin(samples, reading))(readings)
     shares = jax.vmap(lambda amount: region_shares(samples, amount))(strange)
-    best = jnp.argmin(readings.cost + TINT_COST * readings.tint + jnp.sum(shares[:, :BANDS], -1))
+    own = jnp.eye(len(starts), len(REGIONS), -1)  # the first reading leaves nothing out
+    elsewhere = jnp.sum((shares * (1 - own))[:, :BANDS], -1)
+    best = jnp.argmin(readings.cost + TINT_COST * readings.tint + elsewhere + COVER_COST * jnp.sum(own, -1))
     reading, strange, shares = jax.tree.map(lambda value: value[best], (readings, strange, shares))
     return settle(samples, head.unit_mm, strange, shares, shadow_step(samples, reading), hyper)
 
@@ -228,13 +231,15 @@ def explain(samples: Samples, start: jax.Array) -> Reading:
     weight, _ = jax.lax.scan(reweigh, sight, None, ROUNDS)
     light = skin_light(samples.basis, ratio, weight)
     off = distance(light)
+    cost = off / (1 + off / ROBUST**2)
+    cost = jnp.where(start[None] > 0, cost, jnp.minimum(cost, HIDDEN_COST))
     skin = samples.sight * (samples.deviation < 2 * SKIN)[None]
     seen = (total > _TINY).astype(sight.dtype)
     tint = jnp.log(jnp.maximum(light[:, 0] * level, _TINY))
     tint = jnp.sum((tint - jnp.mean(tint, -1, keepdims=True)) ** 2, -1) / TINTED**2
     return Reading(
         alike=1 / (1 + off / LIKE**2) ** 2,
-        cost=jnp.sum(skin * off / (1 + off / ROBUST**2)) / jnp.maximum(jnp.sum(skin), _TINY),
+        cost=jnp.sum(skin * cost) / jnp.maximum(jnp.sum(skin), _TINY),
         tint=jnp.sum(tint * seen) / jnp.maximum(jnp.sum(seen), 1),
         step=jnp.mean(light[:, 9], -1) / jnp.maximum(jnp.mean(light[:, 0], -1), 0.1),
     )
