@@ -8,15 +8,19 @@ from facerig_jax.platform import set_flags
 
 set_flags()  # before anything below can start a JAX backend
 
+from facerig_jax import config, types  # noqa: E402
 from facerig_jax.api import fit_rig, load  # noqa: E402
 from facerig_jax.config import CLASSICAL, FitConfig, FlowConfig, Hyper, classical_hyper  # noqa: E402
 from facerig_jax.export import export_rig, load_rig, save_rig  # noqa: E402
 from facerig_jax.fit.status import Status, describe  # noqa: E402
 from facerig_jax.head import load_head  # noqa: E402
+from facerig_jax.pytrees import register_types  # noqa: E402
 from facerig_jax.rig.apply import apply_rig  # noqa: E402
 from facerig_jax.types import Fit, HeadModel, Photos, Rig, Trace, Views  # noqa: E402
 
 __version__ = "0.2.0"
+
+register_types(types, config)  # so that jax.export can write fits, rigs and settings down
 
 __all__ = [
     "CLASSICAL",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-import json
 import os
 import sys
 import threading
@@ -19,6 +18,8 @@ from pathlib import Path
 import jax
 import jaxlib
 import numpy as np
+
+from facerig_jax.pytrees import register_types
 
 # Where traces are kept; None = nowhere, a `Kept` function is then as jax.jit makes it.
 _folder: Path | None = None
@@ -130,30 +131,4 @@ def _register() -> None:
     """
     package = __package__ + "."
     with _registering:
-        for module in [module for name, module in list(sys.modules.items()) if name.startswith(package)]:
-            for kind in list(vars(module).values()):
-                if inspect.isclass(kind) and kind.__module__ == module.__name__ and hasattr(kind, "_flax_dataclass"):
-                    _register_type(kind)
-
-
-@functools.cache
-def _register_type(kind: type) -> None:
-    jax.export.register_pytree_node_serialization(
-        kind,
-        serialized_name=f"{kind.__module__}.{kind.__qualname__}",
-        serialize_auxdata=lambda values: json.dumps(values).encode(),
-        deserialize_auxdata=lambda text: _tuples(json.loads(text)),
-        from_children=functools.partial(_build, kind),
-    )
-
-
-def _tuples(value):
-    """JSON's lists as the tuples that they were."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _build(kind: type, static: tuple, children):
-    """An instance from the values of its static fields and its other fields, both in their order."""
-    fields = kind.__dataclass_fields__.values()
-    names = [[f.name for f in fields if f.metadata.get("pytree_node", True) is node] for node in (True, False)]
-    return kind(**dict(zip(names[0], children, strict=True)), **dict(zip(names[1], static, strict=True)))
+        register_types(*[module for name, module in list(sys.modules.items()) if name.startswith(package)])

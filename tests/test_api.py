@@ -1,6 +1,7 @@
 """The front door: one compiled program, transforms of it, masks, statuses, and refusals in words."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from helpers.subjects import CONFIG, HYPER, POINTS_ONLY, SIZE, small_head, small
 
 import facerig_jax
 from facerig_jax import Status
+from facerig_jax.config import as_arrays
 
 
 def fit(images, landmarks=None, config=CONFIG, **changes):
@@ -166,3 +168,18 @@ def test_apply_rig_batches_jits_and_has_gradients(fitted, rng):
 def test_apply_rig_refuses_a_code_of_another_width(fitted):
     with pytest.raises(ValueError, match="expression: expected shape"):
         facerig_jax.apply_rig(fitted.rig, jnp.zeros(52))
+
+
+def test_a_fit_survives_export_and_back(photos):
+    """Written down, read in and called, the program gives the same Fit: all its types are known."""
+    images, landmarks = (x[:1] for x in photos)
+
+    def short(images, landmarks, head, hyper):
+        return facerig_jax.fit_rig(images, {}, head, landmarks=landmarks, hyper=hyper, config=POINTS_ONLY)
+
+    arguments = (images, landmarks, small_head(), as_arrays(HYPER))
+    written = jax.export.export(jax.jit(short))(*arguments).serialize()
+    again = jax.export.deserialize(bytearray(written)).call(*arguments)
+    direct = short(*arguments)
+    assert jax.tree.structure(again) == jax.tree.structure(direct)
+    assert_close(again, direct, 1e-5)

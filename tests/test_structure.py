@@ -15,7 +15,7 @@ PACKAGE = ROOT / "facerig_jax"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # A module imports only from parts of its own or an earlier line.
 LAYERS = (
-    ("platform", "types", "checks", "config", "numerics", "programs"),
+    ("platform", "types", "checks", "config", "numerics", "pytrees", "programs"),
     ("io",),
     ("geometry",),
     ("raster",),
