@@ -85,21 +85,21 @@ import jax, numpy as np
 from test_x64 import leaves_of_a_fit
 
 assert jax.config.jax_enable_x64
-leaves = leaves_of_a_fit(np.float64)
-assert {leaf.dtype.name for leaf in leaves} <= {"float32", "int32"}
-np.savez(sys.argv[1], *leaves)
+np.savez(sys.argv[1], *leaves_of_a_fit(np.float64))
 """
 
 
 def leaves_of_a_fit(dtype) -> list[np.ndarray]:
-    """All arrays of a small classical fit to the mean head's own landmarks, given in a type; two views."""
+    """Rig, views and status of a small classical fit to the mean head's own landmarks, given in a type; two views."""
     head = small_head()
     points = np.asarray(landmark_positions(head.landmarks_dense, head.mean), dtype)
     points = points * np.array([[0.4, -0.4, 0.4]], dtype) + np.array([[64, 64, 0]], dtype)
     options = {"landmarks": np.stack([points, points + 1]), "config": POINTS_ONLY}
     options |= {"landmark_weight": np.ones(468, dtype), "view_mask": np.ones(2, dtype)}
     images = np.random.default_rng(0).random((2, 128, 128, 3)).astype(dtype)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(facerig_jax.fit_rig(images, small_params(), head, **options))]
+    fit = facerig_jax.fit_rig(images, small_params(), head, **options)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(fit)} <= {"float32", "int32", "bool"}
+    return [np.asarray(leaf) for leaf in jax.tree.leaves((fit.rig, fit.views, fit.status))]
 
 
 def with_x64(script: str, *arguments) -> str:
