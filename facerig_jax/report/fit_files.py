@@ -24,7 +24,7 @@ from facerig_jax.report.page import Report, ReportView, write_report
 from facerig_jax.report.pictures import fit_within, grid
 from facerig_jax.report.steps import Steps
 from facerig_jax.report.views import RESIDUAL_SCALE
-from facerig_jax.types import Crop, Fit, HeadModel, Rig, Views
+from facerig_jax.types import Fit, HeadModel, Rig, Views
 
 if TYPE_CHECKING:
     from facerig_jax.data.photos import Photo
@@ -132,7 +132,7 @@ def original_views(views: Views, photos) -> Views:
             scale, offset = scale / placing(photo)[1][2], original_pixels(offset, photo)
         rows.append((scale, offset))
     scale, offset = (np.array(column, np.float32) for column in zip(*rows, strict=True))
-    return views.replace(landmarks=landmarks, crop=Crop(scale, offset))
+    return views.replace(landmarks=landmarks, crop=views.crop.replace(scale=scale, offset=offset))
 
 
 def write_pictures(folder: Path, result: Result) -> None:
