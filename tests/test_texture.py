@@ -45,7 +45,7 @@ def person(head, seed):
         return solve_light(sh_basis(normals), true, colours, mask, 0.7 * ambient_light())
 
     seen = visible(posed, head.faces, PHOTO)
-    crop = Crop(jnp.ones(VIEWS), jnp.zeros((VIEWS, 2)), SIZE)
+    crop = Crop(jnp.ones(VIEWS), jnp.zeros((VIEWS, 2)), PHOTO)
     lights = jax.vmap(light)(image, posed, normals, seen)
     landmarks, status = jnp.zeros((VIEWS, 468, 3)), jnp.zeros(VIEWS, jnp.int32)
     views = Views(pose, inverse, expression, lights, crop, landmarks, status)
@@ -55,7 +55,7 @@ def person(head, seed):
 
 def unwrap(head, rig, views, images):
     sizes = jnp.full((VIEWS, 2), PHOTO)
-    return module.unwrap_texture(head, rig, views, images, sizes, SIZE, PHOTO)
+    return module.unwrap_texture(head, rig, views, images, sizes, SIZE)
 
 
 def at_vertices(texture, head):
@@ -127,7 +127,7 @@ def test_what_is_covered_has_the_rigs_albedo_and_the_rest_stays(head):
     height = np.asarray(head.mean)[:, 1]
     cover = Cover(jnp.asarray(height < 0, jnp.float32), jnp.ones(5), jnp.ones(5))
     plain = unwrap(head, rig, views, images)
-    covered = module.unwrap_texture(head, rig, views, images, jnp.full((VIEWS, 2), PHOTO), SIZE, PHOTO, cover)
+    covered = module.unwrap_texture(head, rig, views, images, jnp.full((VIEWS, 2), PHOTO), SIZE, cover)
     plain, covered, bare = (np.log(at_vertices(t, head) + 0.02) for t in (plain, covered, rig_texture(head, rig)))
     sure = (np.asarray(facing).max(0) > 0.8) & (np.asarray(head.face_mask) > 0.5)
     below, above = sure & (height < -10), sure & (height > 30)
