@@ -65,7 +65,6 @@ class DataConfig:
     first:   number of the first of ever new ones, for a run that goes on from another's weights.
     reuse:   how often each of ever new ones is seen, where drawing one takes longer than learning from it.
     cache:   folder that keeps the subjects as they are prepared, for later epochs and runs; '' = none.
-    vary:    a flow network's subjects are mirrored, lit and toned anew each time they are seen (training.vary).
     landmarks: 'subject' as the source gives them (synthetic subjects: imitated), or 'detector': found on the photos.
     min_views: fewest photos of a synthetic subject that count, the others being masked: from this to all, few more
              rarely; 0 = always all.
@@ -80,7 +79,6 @@ class DataConfig:
     first: int = 0
     reuse: int = 1
     cache: str = ""
-    vary: bool = False
     landmarks: str = "subject"
     min_views: int = 0
     views: int = 4

@@ -33,7 +33,6 @@ from facerig_jax.training.train_step import (
     spread,
     to_tree,
 )
-from facerig_jax.training.vary import vary
 from facerig_jax.training.workdir import DONE, WEIGHTS, Records, open_workdir
 from facerig_jax.types import HeadModel
 from facerig_jax.weights import init_params, read_weights, write_weights
@@ -77,8 +76,6 @@ def train(
     """
     mesh = make_mesh()
     check_batch(config, mesh)
-    if config.data.vary and config.task != "flow":
-        raise ValueError("data.vary: only what the flow network sees can be varied (task='flow').")
     folder = Path(workdir)
     if jax.process_index() == 0:
         open_workdir(folder, config)
@@ -229,9 +226,6 @@ def make_batch(examples: Examples, config: TrainConfig, step: int, mesh: Mesh) -
     share = config.batch // jax.process_count()
     mine = numbers[jax.process_index() * share : (jax.process_index() + 1) * share]
     made = [examples(int(number)) for number in mine]
-    if config.data.vary:
-        draws = (np.random.default_rng((config.data.seed, step, int(number))) for number in mine)
-        made = [vary(example, rng) for example, rng in zip(made, draws, strict=True)]
     local = jax.tree.map(lambda *leaves: np.stack(leaves), *made)
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(spread(mesh), leaf), local)
 
