@@ -6,10 +6,10 @@ import os
 import signal
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from etils.epath.testing import mock_epath
-from helpers import tiny
 from helpers.training import COLOURS, run, same
 
 from experiments import train as command
@@ -21,7 +21,7 @@ from facerig_jax.training.config import DataConfig
 from facerig_jax.training.loop import Stopped, first_params, is_done
 from facerig_jax.training.tasks import task_of
 from facerig_jax.training.workdir import Records, open_workdir, read_metrics
-from facerig_jax.weights import read_weights, write_weights
+from facerig_jax.weights import init_params, read_weights, write_weights
 
 NAMES = ("open", "exists", "isdir", "listdir", "makedirs", "mkdir", "remove", "rmtree", "stat", "glob")
 
@@ -94,7 +94,7 @@ def test_settings_and_metrics_of_a_run_are_kept_and_found_again_in_a_store(store
 
 
 def test_weights_and_the_folder_of_checkpoints_have_addresses_too(store):
-    params = tiny.tiny_params(COLOURS.model)
+    params = init_params(jax.random.key(1), COLOURS.model)
     with atomic_write("gs://bucket/a.npz") as file:
         write_weights(file, params, COLOURS.model)
     same(read_weights("gs://bucket/a.npz")[0], params)
