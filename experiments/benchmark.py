@@ -26,7 +26,7 @@ from facerig_jax.inorig.stages import solve_stages
 from facerig_jax.raster.rasterize import RASTERIZERS, image_to_clip, interpolate, rasterize, triangle_ids
 from facerig_jax.raster.visibility import visible
 from facerig_jax.training.loop import make_batch, make_examples
-from facerig_jax.training.objective import make_teacher
+from facerig_jax.training.prepare import make_teacher
 from facerig_jax.training.sources import make_sources
 from facerig_jax.training.train_step import init_state, make_mesh, make_update, replicated
 from facerig_jax.weights import init_params

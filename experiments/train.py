@@ -3,15 +3,19 @@
     python -m experiments.train --config=experiments/configs/smoke.py --workdir=out/smoke [--set data.seed=1]
 
 The folder gets config.json, metrics.jsonl, tensorboard/, checkpoints/ and, when all is done, weights.npz, loss.png,
-error.png and DONE. The same command goes on where it stopped (Ctrl-C, SIGTERM, a crash). For several processes, one per
-host, start the same command on each with --processes; a sweep's runs are numbered by --sweep.
+error.png and DONE. The same command goes on where it stopped (Ctrl-C, SIGTERM, a crash): a run that was told to stop
+saves and exits with 143 (Ctrl-C: 130), a complete one with 0. For several processes, one per host, start the same
+command on each with --processes (training/processes.py says how they find each other); when one is told to stop, all
+of them save and stop together. A sweep's runs are numbered by --sweep.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import runpy
+import sys
 from pathlib import Path
 
 import facerig_jax  # isort: skip  sets XLA flags before jax starts
@@ -20,16 +24,20 @@ from absl import flags
 
 from experiments import cli
 from facerig_jax.evaluate.plots import draw_curves
+from facerig_jax.io.files import AnyPath, as_path
 from facerig_jax.io.serialize import with_overrides
 from facerig_jax.platform import prefer_fast_gradients
 from facerig_jax.training.config import TrainConfig
 from facerig_jax.training.loop import Stopped, first_params, is_done, make_examples, preparing_params, train
-from facerig_jax.training.objective import make_teacher
+from facerig_jax.training.prepare import make_teacher
+from facerig_jax.training.processes import join
 from facerig_jax.training.sources import make_sources
+from facerig_jax.training.tasks import task_of
+from facerig_jax.training.tasks.task import Errors
 from facerig_jax.training.workdir import read_metrics
 
 _CONFIG = flags.DEFINE_string("config", None, "Python file with a function config() -> TrainConfig.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, here or in a store (gs://bucket/run).")
 _SET = flags.DEFINE_multi_string("set", [], "Changes a setting: path.to.field=value. May be given several times.")
 _SWEEP = flags.DEFINE_integer("sweep", None, "Takes this one of the config's sweep, from 0, in a folder of its own.")
 _PREPARE = flags.DEFINE_string("prepare", None, "Only fill data.cache: 'I/N' is part I, from 0, of N run side by side.")
@@ -40,23 +48,23 @@ def main() -> None:
     """Settings, sources, training."""
     prefer_fast_gradients()
     if _PROCESSES.value:
-        jax.distributed.initialize()
+        join()
     config, folder = settings(_CONFIG.value, _WORKDIR.value, _SET.value, _SWEEP.value)
     if is_done(folder):
         say(f"{folder}: this run is complete; give another --workdir, or remove its DONE and ask for more steps.")
         return
-    head = facerig_jax.load_head()
+    head, errors = facerig_jax.load_head(), task_of(config).ERRORS
     source, validation = make_sources(config, head)
     if _PREPARE.value:
         prepare(config, head, source, validation, _PREPARE.value)
         return
     try:
-        train(config, folder, head, source, validation, say=say, show=show)
+        train(config, folder, head, source, validation, say=say, show=functools.partial(show, errors))
     except Stopped as stopped:
         say(str(stopped))
-        return
+        sys.exit(stopped.code)
     if jax.process_index() == 0:
-        draw_curves(folder, read_metrics(folder))
+        draw_curves(folder, read_metrics(folder), errors)
         say(f"Weights: {folder / 'weights.npz'}; curves: {folder / 'loss.png'}, {folder / 'error.png'}")
 
 
@@ -82,7 +90,7 @@ def prepare(config: TrainConfig, head, source, validation, part: str) -> None:
                 say(f"{done} of {len(numbers)} subjects prepared")
 
 
-def settings(path: str | None, workdir: str | None, changes, number: int | None) -> tuple[TrainConfig, Path]:
+def settings(path: str | None, workdir: str | None, changes, number: int | None) -> tuple[TrainConfig, AnyPath]:
     """The settings of a run and its folder.
 
     Raises:
@@ -97,7 +105,7 @@ def settings(path: str | None, workdir: str | None, changes, number: int | None)
     make = runpy.run_path(path).get("config")
     if not callable(make):
         raise cli.UserError(f"--config={path} has no function config().")
-    config, folder = make(), Path(workdir)
+    config, folder = make(), as_path(workdir)
     if number is not None:
         if not 0 <= number < len(config.sweep):
             raise cli.UserError(f"--sweep={number}: this config's sweep has {len(config.sweep)} runs, numbered from 0.")
@@ -111,13 +119,12 @@ def say(sentence: str) -> None:
         print(sentence, flush=True)
 
 
-def show(step: int, record: dict) -> None:
-    """One line per logged update."""
+def show(of: Errors, step: int, record: dict) -> None:
+    """One line per logged update; `of` says what its errors are."""
     kind = "validation_" if "validation_loss" in record else ""
     errors = " ".join(f"{value:.3f}" for value in record.get(f"{kind}error", []))
     label = "validation" if kind else f"{record['update_s']:5.2f} s/update"
-    what = "offsets mm" if f"{kind}flow" in record else "neutral mm"
-    say(f"{step:7d}  {record['time_s']:8.0f} s  loss {record[f'{kind}loss']:9.3f}  {what} {errors}  {label}")
+    say(f"{step:7d}  {record['time_s']:8.0f} s  loss {record[f'{kind}loss']:9.3f}  {of.short} {errors}  {label}")
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ DOORS = {
     "torch": {"raster/nvdiffrast_backend.py"},
     "optax": {"training/train_step.py", "evaluate/adam.py"},
     "orbax": {"training/checkpoints.py"},
+    "etils": {"io/files.py"},
     "tensorboard": {"training/workdir.py"},
     "imageio": {"data/decode.py", "io/files.py"},
     "matplotlib": {"evaluate/plots.py"},

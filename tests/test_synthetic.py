@@ -25,7 +25,6 @@ from facerig_jax.synthetic.people import (
     random_motion,
     smile_sometimes,
     smooth_displacement,
-    stretched,
 )
 from facerig_jax.synthetic.placement import draw_placement, place
 from facerig_jax.synthetic.plain import random_light
@@ -156,18 +155,6 @@ def test_off_basis_displacement_is_a_millimetre_and_smooth():
     step = jnp.linalg.norm(field[edges[:, 0]] - field[edges[:, 1]], axis=-1)
     length = jnp.linalg.norm(head.mean[edges[:, 0]] - head.mean[edges[:, 1]], axis=-1)
     assert float(jnp.max(step / jnp.maximum(length, 0.3))) < 0.6
-
-
-def test_stretched_heads_have_other_proportions_and_stay_straight():
-    rest = jnp.asarray(small_head().mean)
-    changes = np.stack(
-        [np.linalg.lstsq(rest, stretched(key, rest, 0.06) - rest)[0] for key in jax.random.split(KEY, 200)]
-    )
-    own, shear = changes[:, np.eye(3) > 0], changes[:, np.eye(3) == 0]
-    np.testing.assert_allclose(own.std(), 0.06, rtol=0.1)
-    np.testing.assert_allclose(shear.std(), 0.02, rtol=0.1)
-    line = jnp.linspace(0, 1, 5)[:, None] * jnp.array([[10.0, 20.0, 30.0]])
-    np.testing.assert_allclose(jnp.diff(stretched(KEY, line, 0.06), 2, axis=0), 0, atol=1e-4)
 
 
 def test_colours_are_placed_elsewhere_on_the_skin_and_nowhere_else():
@@ -333,7 +320,6 @@ SWITCHES = {
     **dict.fromkeys(("personal", "fine_shape", "detail", "hair", "headwear", "glasses", "beard", "hand"), 0.0),
     **dict.fromkeys(("shadows", "sensor", "noise", "specular", "sharp_light", "off_basis", "expressiveness"), 0.0),
     "spread": 3.0,
-    "stretch": 0.06,
     "placement": 2.5,
     "scene": False,
     "skin": "waves",
@@ -350,7 +336,7 @@ def test_every_switch_changes_the_photos_and_only_shape_switches_the_shape(name)
     pairs = [(draw(head, 0, i, OFTEN), draw(head, 0, i, other)) for i in range(8)]
     assert max(float(jnp.abs(a.images - b.images).mean()) for a, b in pairs) > 1e-3
     moved = max(float(jnp.abs(a.vertices - b.vertices).max()) for a, b in pairs)
-    assert (moved > 1e-2) == (name in ("personal", "fine_shape", "off_basis", "expressiveness", "spread", "stretch"))
+    assert (moved > 1e-2) == (name in ("personal", "fine_shape", "off_basis", "expressiveness", "spread"))
     jax.clear_caches()  # some twenty programs as large as these are more than a process may map, see conftest
 
 

@@ -1,5 +1,6 @@
 """The training command on its smallest configuration, and what it refuses."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,30 @@ def test_the_smoke_configuration_trains_its_first_stage_and_the_loss_falls(tmp_p
     first = init_params(jax.random.key(0), model)
     changed = [not np.allclose(*map(ravel, pair)) for pair in zip(params["stages"], first["stages"], strict=True)]
     assert changed == [True, False]
+
+
+STOPPED = """
+import sys
+from experiments import cli, train
+
+number = int(sys.argv.pop())
+
+def stopped(*_, **__):
+    raise train.Stopped("Stopped after update 1 of 2; the same command goes on from there.", number)
+
+train.train = stopped
+cli.run(train.main)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_exits_with_the_code_that_has_a_scheduler_start_it_again(tmp_path, number):
+    flags = ["--config=experiments/configs/smoke.py", f"--workdir={tmp_path}", str(int(number))]
+    run = subprocess.run(
+        [sys.executable, "-c", STOPPED, *flags], cwd=ROOT, capture_output=True, text=True, check=False, timeout=200
+    )
+    assert run.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[number], run.stderr
+    assert run.stdout.startswith("Stopped after update 1")
 
 
 def ravel(tree):

@@ -16,13 +16,9 @@ that network's passes but the last:
 
 import dataclasses
 
-from facerig_jax.config import FitConfig, FlowConfig
-from facerig_jax.inorig.config import BASE
+from facerig_jax.config import FitConfig
 from facerig_jax.synthetic.subject import HARD, TRAIN
 from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
-
-# How the fit goes on from the network's points: finer, with fewer steps than the classical solver (docs/decisions.md).
-START = FitConfig(landmark_steps=3, blur=(3.0, 0.4), photometric_steps=4, expression_steps=3)
 
 
 def config() -> TrainConfig:
@@ -30,7 +26,7 @@ def config() -> TrainConfig:
     return TrainConfig(
         name="flow_cpu",
         task="flow",
-        model=dataclasses.replace(BASE, stages=0, start=START, flow=FlowConfig()),
+        model=FitConfig(),
         data=DataConfig(
             subject=dataclasses.replace(TRAIN, n_views=4),
             others=(dataclasses.replace(HARD, n_views=4, size=320),),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
-from pathlib import Path
 
-from facerig_jax.io.files import atomic_write, optional_import
+from facerig_jax.io.files import AnyPath, as_path, atomic_write, optional_import
+from facerig_jax.training.tasks.task import Errors
 
 # Okabe and Ito's colours, told apart by the colour-blind too; beyond them, line styles.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A8A")
@@ -87,18 +88,19 @@ def groups(path, rows: list[dict], overall: float, worst: dict | None, title: st
     save(path, made)
 
 
-def draw_curves(folder, records: list[dict]) -> list[Path]:
+def draw_curves(folder, records: list[dict], errors: Errors) -> list[AnyPath]:
     """Writes loss.png and error.png.
 
     Args:
       folder: of the run.
       records: of its metrics.jsonl.
+      errors: what its task's errors are.
 
     Returns:
       The files.
     """
-    files = [Path(folder) / name for name in ("loss.png", "error.png")]
-    for file, draw in zip(files, (_losses, _errors), strict=True):
+    files = [as_path(folder) / name for name in ("loss.png", "error.png")]
+    for file, draw in zip(files, (_losses, functools.partial(_errors, of=errors)), strict=True):
         made, axes = figure(7.5, 4.2)
         draw(axes, records)
         axes.set_xlabel("update")
@@ -114,18 +116,15 @@ def _losses(axes, records) -> None:
     axes.set(ylabel="loss", yscale="log")
 
 
-def _errors(axes, records) -> None:
-    of_flow = any("flow" in record for record in records)
-    first = "before the network" if of_flow else "mean face"
+def _errors(axes, records, of: Errors) -> None:
     for name, prefix in KINDS.items():
         steps, rows = _series(records, f"{prefix}error")
         for stage in range(max(map(len, rows), default=0)):
             points = [(step, row[stage]) for step, row in zip(steps, rows, strict=True) if stage < len(row)]
-            later = "after it" if of_flow else f"after stage {stage}"
-            label = f"{name}, {later if stage else first}"
+            label = f"{name}, {of.name(stage)}"
             style = {"lw": 2, "marker": "o", "ms": 3} if prefix else {"lw": 0.7, "alpha": 0.5}
             axes.plot(*zip(*points, strict=True), color=COLOURS[stage], label=label, **style)
-    axes.set(ylabel="rms of the points' offsets (mm)" if of_flow else "mean vertex error of the neutral face (mm)")
+    axes.set(ylabel=of.long)
 
 
 def _series(records, name: str):

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from facerig_jax.io.files import InputError, atomic_write
+from facerig_jax.io.files import InputError, as_path, atomic_write
 
 # What a file is that was taken for a .npz, by its first bytes.
 OTHER_FILES = {
@@ -34,7 +34,7 @@ def read_arrays(path) -> dict[str, np.ndarray]:
       InputError: no .npz, a damaged one, or one with Python objects in it.
     """
     try:
-        with open(path, "rb") as file:
+        with as_path(path).open("rb") as file:
             start = file.read(8)
             if not start.startswith(b"PK"):
                 kinds = [f"it is {kind}" for magic, kind in OTHER_FILES.items() if start.startswith(magic)]

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+from etils import epath
 
+# Beginnings of addresses of stores, see epath; they need packages of their own (gs://: gcsfs, google-cloud-storage).
+STORES = ("gs://", "s3://", "az://")
+AnyPath = Path | epath.Path
 IMAGE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
@@ -21,6 +27,20 @@ class InputError(ValueError):
 
 class WriteError(OSError):
     """A file that could not be written; the message is one sentence with the file and the cause."""
+
+
+def as_path(path) -> AnyPath:
+    """A folder or file on this machine as a pathlib.Path, one in a store ('gs://bucket/name') as an epath.Path.
+
+    Raises:
+      InputError: an address that is not of one of the stores in STORES.
+    """
+    text = str(path)
+    if text.startswith(STORES):
+        return epath.Path(text)
+    if re.match(r"[A-Za-z][\w+.-]+:/", text):
+        raise InputError(f"{text}: neither a path of this machine nor an address that starts with {', '.join(STORES)}.")
+    return Path(path)
 
 
 def optional_import(module: str, purpose: str, extra: str = "cli"):
@@ -41,10 +61,11 @@ def atomic_write(path, mode: str = "wb", fsync: bool = False) -> Iterator[IO]:
     """Opens a file that appears under its name only when it is complete.
 
     The data go to a hidden file in the same folder (created when missing), which replaces `path` when the block ends
-    without an error. On any error the hidden file is removed and an older file under that name stays as it was.
+    without an error. On any error the hidden file is removed and an older file under that name stays as it was. In a
+    store, where a file is written as a whole or not at all, they are kept in memory until then.
 
     Args:
-      path: the file to write.
+      path: the file to write, on this machine or in a store, see `as_path`.
       mode: 'wb', or 'w' for UTF-8 text with plain line feeds.
       fsync: wait until the data are on the disk.
 
@@ -55,7 +76,21 @@ def atomic_write(path, mode: str = "wb", fsync: bool = False) -> Iterator[IO]:
       with atomic_write("out/mesh.ply") as file:
           file.write(data)
     """
-    path = Path(path)
+    path = as_path(path)
+    write = _write_here if isinstance(path, Path) else _write_to_store
+    try:
+        with write(path, mode, fsync) as file:
+            yield file
+    except OSError as error:
+        if isinstance(error, WriteError):
+            raise
+        failure = WriteError(f"Could not write {path}: {error.strerror or error}; no partial file was left.")
+        failure.errno = error.errno
+        raise failure from error
+
+
+@contextlib.contextmanager
+def _write_here(path: Path, mode: str, fsync: bool) -> Iterator[IO]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     try:
@@ -66,14 +101,24 @@ def atomic_write(path, mode: str = "wb", fsync: bool = False) -> Iterator[IO]:
             if fsync:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException as error:
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if not isinstance(error, OSError) or isinstance(error, WriteError):
-            raise
-        failure = WriteError(f"Could not write {path}: {error.strerror or error}; no partial file was left.")
-        failure.errno = error.errno
-        raise failure from error
+        raise
+
+
+@contextlib.contextmanager
+def _write_to_store(path, mode: str, fsync: bool) -> Iterator[IO]:
+    del fsync  # a store keeps what it has accepted
+    data = io.BytesIO()
+    if "b" in mode:
+        yield data
+    else:
+        text = io.TextIOWrapper(data, encoding="utf-8", newline="\n", write_through=True)
+        yield text
+        text.detach()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.getvalue())
 
 
 def to_bytes(image) -> np.ndarray:

@@ -59,12 +59,6 @@ def smooth_displacement(key, head: HeadModel, n_bumps: int = 60) -> jax.Array:
     return field / rms
 
 
-def stretched(key, neutral: jax.Array, amount: float) -> jax.Array:
-    """The neutral (P, 3), stretched along its axes and, a third as much, sheared: all proportions, odd ones too."""
-    change = amount * jax.random.normal(key, (3, 3)) * (1 + 2 * jnp.eye(3)) / 3
-    return neutral + jnp.matmul(neutral, change, precision=HIGHEST)
-
-
 def any_melanin(key, albedo_code: jax.Array) -> jax.Array:
     """The albedo code (A,) with its melanin drawn evenly over all human skin (of another head: unchanged meaning)."""
     melanin = jax.random.uniform(key, minval=_MELANIN_RANGE[0], maxval=_MELANIN_RANGE[1])

@@ -16,7 +16,6 @@ class SubjectConfig:
     expressiveness:    probability that a blendshape is active; 0 = all views neutral.
     spread:            largest factor on the identity's coefficients (uniform from 1): faces farther from the mean.
     off_basis:         rms of smooth random displacement beyond the identity basis; 0 = inside the basis.
-    stretch:           standard deviation of the head's relative stretch along each axis; a third of it of each shear.
     specular:          largest strength of a highlight.
     sharp_light:       share of the light that comes from one direction, with its terminator and a soft cast shadow.
     noise:             pixel noise (sRGB).
@@ -45,7 +44,6 @@ class SubjectConfig:
     expressiveness: float = 0.12
     spread: float = 1.0
     off_basis: float = 0.0
-    stretch: float = 0.0
     specular: float = 0.0
     sharp_light: float = 0.0
     placement: float = 0.0

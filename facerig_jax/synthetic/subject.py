@@ -22,7 +22,6 @@ from facerig_jax.synthetic.people import (
     random_expression,
     random_motion,
     smooth_displacement,
-    stretched,
     traits,
 )
 from facerig_jax.synthetic.person import make_person
@@ -85,8 +84,6 @@ def make_subject(head: HeadModel, seed, index, config: SubjectConfig = PLAIN) ->
     neutral = head_neutral(head, identity)
     if config.off_basis:
         neutral = neutral + config.off_basis * smooth_displacement(shape_key, head)
-    if config.stretch:
-        neutral = stretched(jax.random.fold_in(shape_key, 4), neutral, config.stretch)
     if config.fine_shape:
         neutral = neutral + config.fine_shape * fine_displacement(jax.random.fold_in(shape_key, 1), head)
     check_choice("renderer", config.renderer, RENDERERS)

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 from flax import struct
 
+from facerig_jax.config import FitConfig
 from facerig_jax.inorig.config import BASE, InorigConfig
 from facerig_jax.synthetic.subject import SubjectConfig
 
-TASKS = ("fit", "pose", "flow")
 SCHEDULES = ("cosine", "constant")
 
 
@@ -65,7 +65,6 @@ class DataConfig:
     first:   number of the first of ever new ones, for a run that goes on from another's weights.
     reuse:   how often each of ever new ones is seen, where drawing one takes longer than learning from it.
     cache:   folder that keeps the subjects as they are prepared, for later epochs and runs; '' = none.
-    vary:    a flow network's subjects are mirrored, lit and toned anew each time they are seen (training.vary).
     landmarks: 'subject' as the source gives them (synthetic subjects: imitated), or 'detector': found on the photos.
     min_views: fewest photos of a synthetic subject that count, the others being masked: from this to all, few more
              rarely; 0 = always all.
@@ -80,7 +79,6 @@ class DataConfig:
     first: int = 0
     reuse: int = 1
     cache: str = ""
-    vary: bool = False
     landmarks: str = "subject"
     min_views: int = 0
     views: int = 4
@@ -114,7 +112,8 @@ class TrainConfig:
     """A run.
 
     name:        for messages.
-    task:        'fit' the whole solver, 'pose' its pose regressor alone, or 'flow' its flow network alone.
+    task:        'fit' the whole solver, 'pose' its pose regressor alone, or 'flow' its flow network alone
+                 (training.tasks.TASKS).
     model:       the solver that is trained.
     energies:    weight of each energy inside it: feature, landmark, photometric.
     losses:      LossWeights.
@@ -133,7 +132,7 @@ class TrainConfig:
 
     name: str = "train"
     task: str = "fit"
-    model: InorigConfig = BASE
+    model: InorigConfig | FitConfig = BASE
     energies: tuple[float, float, float] = (0.25, 0.025, 1.0)
     losses: LossWeights = LossWeights()
     data: DataConfig = DataConfig()
@@ -152,6 +151,6 @@ class TrainConfig:
     sweep: tuple[Any, ...] = ()
 
     def stages_at(self, step: int) -> int:
-        """How many stages are trained at an update."""
+        """How many stages of the published method are trained at an update; 0 where it is not what is trained."""
         reached = [stages for first, stages in self.curriculum if first <= step]
-        return reached[-1] if reached else self.model.stages
+        return reached[-1] if reached else getattr(self.model, "stages", 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,21 +13,15 @@ import numpy as np
 from facerig_jax.checks import check_choice
 from facerig_jax.data.subjects import Source, Subject
 from facerig_jax.io.arrays import read_arrays
-from facerig_jax.io.files import atomic_write
+from facerig_jax.io.files import AnyPath, atomic_write
 from facerig_jax.io.serialize import to_plain
 from facerig_jax.training.config import DataConfig, TrainConfig
-from facerig_jax.training.objective import (
-    Example,
-    FlowExample,
-    Teacher,
-    make_example,
-    make_flow_example,
-    prepared_models,
-)
+from facerig_jax.training.prepare import Teacher
+from facerig_jax.training.tasks import TASKS, task_of
 
 SETTINGS = "examples.json"
 # Counts up when what an example holds changes its meaning.
-FORMAT = 3
+FORMAT = 4
 
 
 class Examples:
@@ -39,20 +32,22 @@ class Examples:
       teacher: of the head.
       config: of the run.
       memory: how many of the latest are kept in memory.
-      folder: where all of them are kept as .npz files; None: nowhere.
+      folder: where all of them are kept as .npz files, see io.files.as_path; None: nowhere.
 
     Raises:
       ValueError: the folder holds subjects that were prepared with other settings, or the flow network that they are
         to be prepared with is missing.
     """
 
-    def __init__(self, source: Source, teacher: Teacher, config: TrainConfig, memory: int, folder: Path | None = None):
+    def __init__(
+        self, source: Source, teacher: Teacher, config: TrainConfig, memory: int, folder: AnyPath | None = None
+    ):
         check_choice("data.landmarks", config.data.landmarks, LANDMARKS)
         self.name = source.name
         self._source, self._teacher, self._folder = source, teacher, folder
-        self._models, self._data = prepared_models(config), config.data
-        self._seen_by = config.model if config.task == "flow" else None
-        if self._models[-1].flow is not None and "flow" not in teacher.params:
+        self._models, self._data = task_of(config).prepared_models(config), config.data
+        self._task, self._learner = config.task, config.model
+        if getattr(self._models[-1], "flow", None) is not None and "flow" not in teacher.params:
             raise ValueError("init: model.flow needs the weights of a trained flow network (task='flow').")
         self._kept = functools.lru_cache(memory)(self._read_or_make)
         if folder is not None:
@@ -61,11 +56,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self._source)
 
-    def __call__(self, index: int) -> Example | FlowExample:
-        """Subject `index` of 0 to len - 1, on the host."""
+    def __call__(self, index: int):
+        """Subject `index` of 0 to len - 1, on the host, as Task.prepare makes it."""
         return self._kept(index)
 
-    def _read_or_make(self, index: int) -> Example | FlowExample:
+    def _read_or_make(self, index: int):
         if self._folder is None:
             return self._make(index)
         path = self._folder / f"{index:08d}.npz"
@@ -77,17 +72,18 @@ class Examples:
             np.savez(file, **{f"{number:03d}": leaf for number, leaf in enumerate(leaves)})
         return example
 
-    def _make(self, index: int) -> Example | FlowExample:
+    def _make(self, index: int):
         subject = self._subject(index)
         if self._data.source == "synthetic" and self._data.min_views:
             subject = subject.replace(view_mask=view_mask(len(subject.images), self._data, index))
-        return jax.device_get(_prepare(subject, self._teacher, self._models[index % len(self._models)], self._seen_by))
+        model = self._models[index % len(self._models)]
+        return jax.device_get(_prepare(subject, self._teacher, self._task, model, self._learner))
 
     def _subject(self, index: int) -> Subject:
         subject = self._source(index)
         return subject.replace(landmarks=None) if self._data.landmarks == "detector" else subject
 
-    def _read(self, path: Path) -> Example | FlowExample:
+    def _read(self, path: AnyPath):
         shapes = self._shapes
         leaves, structure = jax.tree.flatten(shapes)
         arrays = read_arrays(path)
@@ -97,9 +93,9 @@ class Examples:
         return jax.tree.unflatten(structure, values)
 
     @functools.cached_property
-    def _shapes(self) -> Example | FlowExample:
+    def _shapes(self):
         return jax.eval_shape(
-            lambda s, t: _prepare(s, t, self._models[0], self._seen_by), self._subject(0), self._teacher
+            lambda s, t: _prepare(s, t, self._task, self._models[0], self._learner), self._subject(0), self._teacher
         )
 
 
@@ -109,23 +105,21 @@ def view_mask(count: int, data: DataConfig, index: int) -> np.ndarray:
     return (np.arange(count) < draws.max()).astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "seen_by"))
-def _prepare(subject, teacher: Teacher, model, seen_by) -> Example | FlowExample:
-    """seen_by: settings of the flow network that learns from it, None where the whole solver does."""
-    example = make_example(jax.tree.map(jnp.asarray, subject), teacher, model)
-    return example if seen_by is None else make_flow_example(example, teacher, seen_by)
+@functools.partial(jax.jit, static_argnames=("task", "model", "learner"))
+def _prepare(subject, teacher: Teacher, task: str, model, learner):
+    return TASKS[task].prepare(jax.tree.map(jnp.asarray, subject), teacher, model, learner)
 
 
 def example_settings(source: Source, teacher: Teacher, config: TrainConfig) -> dict:
     """Everything that an example depends on, as plain values."""
-    model = prepared_models(config)[-1]
+    model = task_of(config).prepared_models(config)[-1]
     return {
         "format": FORMAT,
         "task": config.task,
         "source": source.name,
         "data": {key: value for key, value in to_plain(config.data).items() if key in EXAMPLE_DATA},
-        "model": {key: to_plain(model)[key] for key in ("crop_margin", "start", "flow", "landmarks", "coarse")},
-        "image_size": model.networks.image_size,
+        "model": {key: value for key, value in to_plain(model).items() if key in EXAMPLE_MODEL},
+        "image_size": model.crop_size,
         "head": _digest(teacher.head),
         "networks": _digest(teacher.params),
     }
@@ -140,10 +134,12 @@ def _digest(tree) -> str:
 
 # The fields of DataConfig that say what a subject looks like.
 EXAMPLE_DATA = ("source", "seed", "subject", "others", "landmarks", "min_views", "views", "size")
+# And those of a solver's settings.
+EXAMPLE_MODEL = ("crop_margin", "flow", "landmarks", "landmark_steps", "coarse")
 LANDMARKS = ("subject", "detector")
 
 
-def _check_folder(folder: Path, settings: dict) -> None:
+def _check_folder(folder: AnyPath, settings: dict) -> None:
     path = folder / SETTINGS
     settings = json.loads(json.dumps(settings))
     if path.is_file():

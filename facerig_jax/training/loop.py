@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +16,13 @@ from jax.sharding import Mesh
 from facerig_jax.data.subjects import Source
 from facerig_jax.detect import load_detector
 from facerig_jax.inorig.config import EnergyWeights
-from facerig_jax.io.files import atomic_write
+from facerig_jax.io.files import as_path, atomic_write
 from facerig_jax.training.checkpoints import Checkpoints
 from facerig_jax.training.config import DataConfig, TrainConfig
 from facerig_jax.training.examples import Examples
-from facerig_jax.training.objective import Example, Teacher, example_loss, make_teacher, prepared_models
+from facerig_jax.training.prepare import Teacher, make_teacher
+from facerig_jax.training.processes import agree, first_alone, stop_requests
+from facerig_jax.training.tasks import example_loss, task_of
 from facerig_jax.training.train_step import (
     MAX_SKIPPED,
     TrainState,
@@ -31,19 +31,24 @@ from facerig_jax.training.train_step import (
     make_update,
     replicated,
     spread,
-    to_tree,
 )
-from facerig_jax.training.vary import vary
 from facerig_jax.training.workdir import DONE, WEIGHTS, Records, open_workdir
 from facerig_jax.types import HeadModel
-from facerig_jax.weights import init_params, read_weights, write_weights
+from facerig_jax.weights import check_params, init_params, read_weights, write_weights
 
 # Sources with more subjects than this are drawn as they are needed, this many at a time.
 ENDLESS, BLOCK = 10**8, 64
 
 
 class Stopped(Exception):
-    """The run was told to stop; its state is saved, and the same call goes on from it."""
+    """The run was told to stop by a signal; its state is saved, and the same call goes on from it.
+
+    code: what the process should exit with, so that a scheduler starts it again: 143 after SIGTERM, 130 after Ctrl-C.
+    """
+
+    def __init__(self, sentence: str, number: int):
+        super().__init__(sentence)
+        self.code = 128 + number
 
 
 def train(
@@ -72,17 +77,14 @@ def train(
 
     Raises:
       ValueError: settings that do not fit each other or the folder.
-      Stopped: on SIGTERM or Ctrl-C, after saving.
+      Stopped: on SIGTERM or Ctrl-C, after saving; in all processes after the same update.
       FloatingPointError: too many updates in a row were not finite.
     """
     mesh = make_mesh()
     check_batch(config, mesh)
-    if config.data.vary and config.task != "flow":
-        raise ValueError("data.vary: only what the flow network sees can be varied (task='flow').")
-    folder = Path(workdir)
-    if jax.process_index() == 0:
-        open_workdir(folder, config)
-    with Checkpoints(folder / "checkpoints", config.keep) as checkpoints, _stop_signal() as stop:
+    folder = as_path(workdir)
+    first_alone(lambda: open_workdir(folder, config))
+    with Checkpoints(folder / "checkpoints", config.keep) as checkpoints, stop_requests() as stop:
         params = first_params(config)
         state = init_state(config, mesh, params)
         state = checkpoints.restore(state, say) or state
@@ -94,9 +96,7 @@ def train(
         run = Run(config, mesh, teacher, examples, measured, checkpoints, records, stop, say, show)
         state = run_updates(run, state)
         checkpoints.save(state, wait=True)
-    if jax.process_index() == 0:
-        _write_result(folder, config, state)
-    records.finish(f"{config.steps} updates")
+    first_alone(lambda: _write_result(folder, config, state))
     return state
 
 
@@ -111,7 +111,7 @@ class Run:
     validation: Examples | None
     checkpoints: Checkpoints
     records: Records
-    stop: Callable[[], bool]
+    stop: Callable[[int], int]
     say: Callable[[str], None]
     show: Callable[[int, dict], None]
 
@@ -124,7 +124,8 @@ def run_updates(run: Run, state: TrainState) -> TrainState:
     for step in range(begun, config.steps):
         if config.stages_at(step) != stages:
             stages = config.stages_at(step)
-            run.say(f"Update {step}: training {stages} of {config.model.stages} stages (compiling).")
+            what = f"{stages} of {config.model.stages} stages" if stages else f"the task {config.task!r}"
+            run.say(f"Update {step}: training {what} (compiling).")
             update = make_update(config, stages, run.mesh)
         with clock.making_data():
             batch = jax.block_until_ready(make_batch(run.examples, config, step, run.mesh))
@@ -136,12 +137,14 @@ def run_updates(run: Run, state: TrainState) -> TrainState:
             if measures["skipped_in_a_row"] >= MAX_SKIPPED:
                 raise FloatingPointError(f"The {MAX_SKIPPED} updates before {done} were not finite: learn more slowly.")
         if run.validation is not None and (last or _due(done, config.validate_every)):
-            params = to_tree(state.average, config.model)
-            run.show(done, run.records.write(done, validate(params, run.teacher, run.validation, config)))
-        if run.stop() or _due(done, config.save_every):
-            run.checkpoints.save(state, wait=run.stop())
-        if run.stop():
-            raise Stopped(f"Stopped after update {done} of {config.steps}; the same command goes on from there.")
+            measures = validate(state.average, run.teacher, run.validation, config)
+            run.show(done, run.records.write(done, measures))
+        number = run.stop(done)
+        if number or _due(done, config.save_every):
+            run.checkpoints.save(state, wait=bool(number))
+        if number:
+            sentence = f"Stopped after update {done} of {config.steps}; the same command goes on from there."
+            raise Stopped(sentence, number)
     return state
 
 
@@ -181,8 +184,8 @@ def check_batch(config: TrainConfig, mesh: Mesh) -> None:
 
 
 def is_done(workdir) -> bool:
-    """Whether the run in a folder is complete."""
-    return (Path(workdir) / DONE).is_file()
+    """Whether the run in a folder is complete, as the first process sees it."""
+    return bool(agree(jax.process_index() == 0 and (as_path(workdir) / DONE).is_file()))
 
 
 def first_params(config: TrainConfig) -> dict:
@@ -194,44 +197,44 @@ def first_params(config: TrainConfig) -> dict:
     params = init_params(jax.random.key(config.seed), config.model)
     if not config.init:
         return params
-    given, model = read_weights(config.init)
-    for name in ("networks", "flow") if model.stages else ("flow",):
-        if getattr(model, name) not in (getattr(config.model, name), None):
-            raise ValueError(f"init: the networks in {config.init} have other sizes than model.{name}.")
-    stages = given.pop("stages")[: config.model.stages]
-    params |= {name: given[name] for name in params if name in given}
-    return {**params, "stages": stages + params["stages"][len(stages) :]}
+    given, _ = read_weights(config.init)
+    if "stages" in params:  # a run may go on with more stages
+        given["stages"] = given.get("stages", ())[: len(params["stages"])]
+        given["stages"] += params["stages"][len(given["stages"]) :]
+    params = params | given
+    try:
+        check_params(params, config.model)
+    except ValueError as error:
+        raise ValueError(f"init: {config.init} holds other networks than the run trains ({error})") from None
+    return params
 
 
 def preparing_params(config: TrainConfig, params: dict) -> dict:
     """What a run's subjects are prepared with, of a run's first weights."""
     used = {"detector": load_detector()} if config.data.landmarks == "detector" else {}
-    looks = config.init and prepared_models(config)[-1].flow is not None
-    return {**used, "flow": params["flow"]} if looks and read_weights(config.init)[1].flow is not None else used
+    looks = config.init and getattr(task_of(config).prepared_models(config)[-1], "flow", None) is not None
+    return {**used, "flow": params["flow"]} if looks else used
 
 
 def make_examples(config: TrainConfig, teacher: Teacher, source: Source, validation: Source | None):
     """Examples of the subjects to train on, and of those to measure on where there are any."""
-    folder = Path(config.data.cache) if config.data.cache else None
+    folder = as_path(config.data.cache) if config.data.cache else None
     parts = (None, None) if folder is None else (folder / "train", folder / "validation")
     kept = len(validation) if validation is not None else 0
     measured = None if validation is None else Examples(validation, teacher, config, kept, parts[1])
     return Examples(source, teacher, config, 2 * BLOCK, parts[0]), measured
 
 
-def make_batch(examples: Examples, config: TrainConfig, step: int, mesh: Mesh) -> Example:
+def make_batch(examples: Examples, config: TrainConfig, step: int, mesh: Mesh):
     """The subjects of an update, a function of its number alone, each process making its share.
 
     Returns:
-      Example with a leading axis of config.batch, spread over the mesh.
+      What the task makes of a subject (Task.prepare), with a leading axis of config.batch, spread over the mesh.
     """
     numbers = batch_numbers(len(examples), config.batch, config.data, step)
     share = config.batch // jax.process_count()
     mine = numbers[jax.process_index() * share : (jax.process_index() + 1) * share]
     made = [examples(int(number)) for number in mine]
-    if config.data.vary:
-        draws = (np.random.default_rng((config.data.seed, step, int(number))) for number in mine)
-        made = [vary(example, rng) for example, rng in zip(made, draws, strict=True)]
     local = jax.tree.map(lambda *leaves: np.stack(leaves), *made)
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(spread(mesh), leaf), local)
 
@@ -265,31 +268,11 @@ def _measure(params, teacher, example, weights, config: TrainConfig) -> dict:
     return {"loss": loss, **measures}
 
 
-def _write_result(folder: Path, config: TrainConfig, state: TrainState) -> None:
+def _write_result(folder, config: TrainConfig, state: TrainState) -> None:
+    """The averaged weights, and after them the mark that the run is complete."""
     notes = {"name": config.name, "updates": int(state.step), "subjects": int(state.step) * config.batch}
-    params = to_tree(jnp.asarray(state.average.addressable_data(0)), config.model)
+    params = jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), state.average)
     with atomic_write(folder / WEIGHTS) as file:
         write_weights(file, params, config.model, notes)
-
-
-@contextlib.contextmanager
-def _stop_signal() -> Iterator[Callable[[], bool]]:
-    """A context in which SIGTERM and the first Ctrl-C only set a mark: what it gives says whether one came."""
-    came = []
-
-    def mark(number, _):
-        if came and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        came.append(number)
-
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    try:
-        before = [signal.signal(number, mark) for number in numbers]
-    except ValueError:  # signals can be handled in the main thread only
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+    with atomic_write(folder / DONE, "w") as file:
+        file.write(f"{config.steps} updates\n")

@@ -16,6 +16,8 @@ from facerig_jax.types import LandmarkEmbedding
 
 # Added to true edge lengths before dividing by them.
 EDGE_FLOOR = 1e-5
+# Losses in pixels are those of a crop of this side, whatever the crop's.
+REFERENCE_SIZE = 256
 # Points 27-47 (nose and eyes) count once, jaw, brows and mouth ten times.
 OUTER68 = np.r_[0:27, 48:68].astype(np.int32)
 OUTER_WEIGHT = 10.0
@@ -35,6 +37,11 @@ def mesh_edges(faces) -> Edges:
     pairs = np.concatenate([faces[:, [i, j]] for i, j in ((0, 1), (1, 2), (2, 0))])
     ends = np.unique(np.concatenate([pairs, pairs[:, ::-1]]), axis=0).astype(np.int32)
     return Edges(jnp.asarray(ends), int(np.bincount(ends[:, 0]).max()))
+
+
+def reference_area(size: int) -> float:
+    """Squared pixels of the reference crop per squared pixel of a crop of this side."""
+    return (REFERENCE_SIZE / size) ** 2
 
 
 def depth_loss(vertices: jax.Array, truth: jax.Array, mask: jax.Array) -> jax.Array:

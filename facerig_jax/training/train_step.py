@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 
 import jax
@@ -12,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from facerig_jax.checks import check_choice
-from facerig_jax.inorig.config import EnergyWeights, InorigConfig
-from facerig_jax.inorig.params import parameter_shapes
+from facerig_jax.inorig.config import EnergyWeights
 from facerig_jax.training.config import SCHEDULES, LossWeights, OptimizerConfig, TrainConfig
-from facerig_jax.training.objective import Teacher, example_loss
+from facerig_jax.training.prepare import Teacher
+from facerig_jax.training.tasks import example_loss
 from facerig_jax.weights import init_params
 
 # The batch is spread over this axis; weights are the same everywhere.
@@ -32,37 +32,23 @@ ALWAYS = 2**31 - 1
 class TrainState:
     """Everything that a run carries from one update to the next.
 
-    All weights are one vector here, see `to_tree`: an optimizer of hundreds of small arrays takes as long to compile as
-    the solver's gradient.
-
     step:     () int32 updates done.
-    params:   (N,) weights of all networks.
-    optimizer: optax's state.
-    average:  (N,) exponential moving average of the weights: what is evaluated and shipped.
+    params:   weights of all networks.
+    optimizer: optax's state, over all weights as one vector.
+    average:  exponential moving average of the weights: what is evaluated and shipped.
     """
 
     step: jax.Array
-    params: jax.Array
+    params: dict
     optimizer: tuple
-    average: jax.Array
-
-
-def to_tree(vector: jax.Array, model: InorigConfig) -> dict:
-    """The vector (N,) of all weights as the networks' parameters."""
-    shapes = parameter_shapes(model)
-    leaves, structure = jax.tree.flatten(shapes)
-    ends = np.cumsum([math.prod(leaf.shape) for leaf in leaves])[:-1]
-    pieces = jnp.split(vector, ends.tolist())
-    return jax.tree.unflatten(structure, [x.reshape(leaf.shape) for x, leaf in zip(pieces, leaves, strict=True)])
-
-
-def to_vector(tree: dict) -> jax.Array:
-    """The inverse of `to_tree`."""
-    return jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(tree)])
+    average: dict
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clipped AdamW with warm-up, that leaves out updates that are not finite."""
+    """Clipped AdamW with warm-up, that leaves out updates that are not finite.
+
+    It sees all weights as one vector: on hundreds of small arrays it takes as long to compile as the solver's gradient.
+    """
     check_choice("optimizer.schedule", config.schedule, SCHEDULES)
     peak, warmup = config.learning_rate, min(config.warmup, steps)
     first = peak / (warmup + 1)  # not zero, so that the first update counts
@@ -74,16 +60,15 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         optax.clip_by_global_norm(config.clip),
         optax.adamw(rate, config.b1, config.b2, weight_decay=config.weight_decay),
     )
-    return optax.apply_if_finite(inner, ALWAYS)
+    return optax.flatten(optax.apply_if_finite(inner, ALWAYS))
 
 
 def init_state(config: TrainConfig, mesh: Mesh, params: dict | None = None) -> TrainState:
     """The state before the first update, on all devices of the mesh; `params` instead of random ones."""
     params = init_params(jax.random.key(config.seed), config.model) if params is None else params
-    vector = to_vector(jax.tree.map(jnp.asarray, params))
-    optimizer = make_optimizer(config.optimizer, config.steps).init(vector)
-    state = TrainState(jnp.zeros((), jnp.int32), vector, optimizer, jnp.copy(vector))
-    return jax.device_put(state, replicated(mesh))
+    optimizer = jax.jit(make_optimizer(config.optimizer, config.steps).init)(params)
+    state = TrainState(np.int32(0), params, optimizer, jax.tree.map(np.array, params))
+    return place(state, replicated(mesh))
 
 
 def make_mesh() -> Mesh:
@@ -95,6 +80,15 @@ def make_mesh() -> Mesh:
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of weights: the same on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def place(tree, sharding: NamedSharding):
+    """Arrays that every process has, on the devices of all of them."""
+
+    def one(leaf):
+        return jax.make_array_from_process_local_data(sharding, np.asarray(leaf), np.shape(leaf))
+
+    return jax.tree.map(one, tree)
 
 
 def spread(mesh: Mesh) -> NamedSharding:
@@ -134,14 +128,13 @@ def make_update(
 
     @functools.partial(jax.jit, donate_argnums=0)
     def update(state: TrainState, teacher: Teacher, batch, weights: LossWeights):
-        slope, measures = spread_gradient(to_tree(state.params, config.model), teacher, batch, weights)
-        slope = to_vector(slope)
-        norm = jnp.linalg.norm(slope)
+        slope, measures = spread_gradient(state.params, teacher, batch, weights)
+        norm = jnp.linalg.norm(ravel_pytree(slope)[0])  # the optimizer's vector: no sum of its own for each array
         change, inner = optimizer.update(slope, state.optimizer, state.params)
         params = optax.apply_updates(state.params, change)
         step = state.step + 1
         decay = jnp.minimum(config.optimizer.ema, (1.0 + step) / (10.0 + step))
-        average = decay * state.average + (1 - decay) * params
+        average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, params)
         state = TrainState(step, params, inner, average)
         return state, {
             **measures,
@@ -156,10 +149,11 @@ def make_update(
 def device_gradient(config: TrainConfig, stages: int):
     """(params, teacher, examples, weights) -> mean gradient and measures over the subjects of one device."""
     energies = EnergyWeights(*(jnp.float32(x) for x in config.energies))
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, stages=stages))
+    if stages:
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, stages=stages))
 
     def loss(params, teacher, example, weights):
-        used = {**params, "stages": params["stages"][:stages]}
+        used = {**params, "stages": params["stages"][:stages]} if stages else params
         value, measures = example_loss(used, teacher, example, weights, energies, config)
         return value, {"loss": value, **measures}
 

@@ -1,6 +1,6 @@
 """What a run writes down: config.json, metrics.jsonl, TensorBoard's event files, DONE (the workdir contract).
 
-tensorboard is imported here only; without it a run keeps metrics.jsonl alone.
+tensorboard is imported here only; without it, or in a store, a run keeps metrics.jsonl alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facerig_jax.io.files import WriteError, atomic_write
+from facerig_jax.io.files import AnyPath, WriteError, as_path, atomic_write
 from facerig_jax.io.serialize import to_plain
 from facerig_jax.training.config import TrainConfig
 
@@ -22,13 +22,13 @@ CONFIG, METRICS, DONE, EVENTS, WEIGHTS = "config.json", "metrics.jsonl", "DONE",
 RESUMABLE = ("steps", "log_every", "save_every", "validate_every", "keep", "sweep", "name")
 
 
-def open_workdir(folder, config: TrainConfig) -> Path:
+def open_workdir(folder, config: TrainConfig) -> AnyPath:
     """Makes a run's folder and records its settings, or checks that a run to be resumed has the same ones.
 
     Raises:
       ValueError: the folder holds something else, or a run with other settings; naming the first that differs.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     path = folder / CONFIG
     settings = to_plain(config)
     if path.is_file():
@@ -63,7 +63,7 @@ def _flat(values, where="") -> dict:
 
 def read_metrics(folder) -> list[dict]:
     """The records of a run, in order; a last line that was cut off is left out."""
-    path = Path(folder) / METRICS
+    path = as_path(folder) / METRICS
     records = []
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:
@@ -82,7 +82,7 @@ class Records:
     active: whether this process writes.
     """
 
-    folder: Path
+    folder: AnyPath
     step: int = 0
     active: bool = True
 
@@ -93,29 +93,33 @@ class Records:
             return
         kept = [record for record in read_metrics(self.folder) if record["step"] <= self.step]
         self.earlier = kept[-1]["time_s"] if kept else 0.0
+        self._lines = [json.dumps(record) + "\n" for record in kept]
         with atomic_write(self.folder / METRICS, "w") as file:
-            file.writelines(json.dumps(record) + "\n" for record in kept)
-        self._events = _event_writer(self.folder / EVENTS)
+            file.writelines(self._lines)
+        self._events = _event_writer(self.folder / EVENTS) if isinstance(self.folder, Path) else None
 
     def write(self, step: int, measures: dict) -> dict:
         """Adds one object: 'step', 'time_s' (seconds of the run so far) and the measures; arrays become lists."""
         time_s = round(self.earlier + time.perf_counter() - self.begun, 3)
         record = {"step": step, "time_s": time_s} | {name: _plain(value) for name, value in measures.items()}
         if self.active:
-            try:
-                with open(self.folder / METRICS, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(record) + "\n")
-            except OSError as error:
-                raise WriteError(f"Could not write {self.folder / METRICS}: {error.strerror or error}.") from error
+            self._append(json.dumps(record) + "\n")
             if self._events:
                 self._events(step, _flat_numbers(record))
         return record
 
-    def finish(self, text: str) -> None:
-        """Marks the run as complete."""
-        if self.active:
-            with atomic_write(self.folder / DONE, "w") as file:
-                file.write(text + "\n")
+    def _append(self, line: str) -> None:
+        path = self.folder / METRICS
+        if not isinstance(path, Path):  # a store cannot append
+            self._lines.append(line)
+            with atomic_write(path, "w") as file:
+                file.writelines(self._lines)
+            return
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise WriteError(f"Could not write {path}: {error.strerror or error}.") from error
 
 
 def _plain(value):
