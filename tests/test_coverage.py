@@ -156,7 +156,7 @@ def test_a_photo_that_is_only_padding_does_not_count():
     images, made, _ = photos(0)
     observed, x = observe(painted(images, made, mask, BLUE)), truth(made)
     alone = observed.replace(view_mask=jnp.array([1.0, 0.0]))
-    noise = alone.replace(image=alone.image.at[1].set(0.0))
+    noise = alone.replace(linear=alone.linear.at[1].set(0.0))
     first, second = (_find(small_head(), seen, x, as_arrays(Hyper())) for seen in (alone, noise))
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_array_equal(a, b)
