@@ -156,7 +156,7 @@ def test_a_photo_that_is_only_padding_does_not_count():
     images, made, _ = photos(0)
     observed, x = observe(painted(images, made, mask, BLUE)), truth(made)
     alone = observed.replace(view_mask=jnp.array([1.0, 0.0]))
-    noise = alone.replace(image=alone.image.at[1].set(0.0))
+    noise = alone.replace(linear=alone.linear.at[1].set(0.0))
     first, second = (_find(small_head(), seen, x, as_arrays(Hyper())) for seen in (alone, noise))
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -192,15 +192,19 @@ def skin(rig):
     return 255 * np.asarray(linear_to_srgb(jnp.mean(rig.albedo[face], 0)))
 
 
-def test_a_mask_changes_neither_skin_nor_shape_much():
+def test_a_mask_colours_no_skin_and_what_is_guessed_under_it_pulls_little():
+    """The landmarks under the mask lie 4 px too low, as a detector may guess them."""
     images, made, landmarks = photos(0)
     bare = fit(images, landmarks)
-    worn = painted(images, made, mask, BLUE)
-    told, untold = fit(worn, landmarks), fit(worn, landmarks, cover_share=2.0, shadow_step=9.0)
+    head = small_head()
+    nose = landmark_positions(head.landmarks68, head.mean)[33, 1]
+    under = landmark_positions(head.landmarks_dense, head.mean)[:, 1] < nose
+    worn, guessed = painted(images, made, mask, BLUE), landmarks + jnp.array([[[0.0, 4.0, 0.0]]]) * under[None, :, None]
+    told, untold = fit(worn, guessed), fit(worn, guessed, cover_share=2.0, shadow_step=9.0)
     assert coverage.describe_cover(told.cover.regions)
     assert not coverage.describe_cover(untold.cover.regions)
-    assert np.abs(skin(told.rig) - skin(bare.rig)).max() < 10
-    assert np.abs(skin(untold.rig) - skin(bare.rig)).max() > np.abs(skin(told.rig) - skin(bare.rig)).max()
+    tone, untold_tone = (np.abs(skin(f.rig) - skin(bare.rig)).max() for f in (told, untold))
+    assert tone < min(10, untold_tone), (tone, untold_tone)
     away, before = (np.linalg.norm(f.rig.identity_code - bare.rig.identity_code) for f in (told, untold))
     assert away < before, (away, before)
 

@@ -106,7 +106,7 @@ def find_cover(head: HeadModel, crops: Crops, x: Parameters, hyper: Hyper, confi
     readings = jax.vmap(lambda start: explain(samples, start))(starts)
     strange = jax.vmap(lambda reading: never_skin(samples, reading))(readings)
     shares = jax.vmap(lambda amount: region_shares(samples, amount))(strange)
-    own = jnp.eye(len(starts), len(REGIONS), -1)  # the first reading leaves nothing out
+    own = jnp.eye(len(starts), len(REGIONS), -1, shares.dtype)  # the first reading leaves nothing out
     elsewhere = jnp.sum((shares * (1 - own))[:, :BANDS], -1)
     best = jnp.argmin(readings.cost + TINT_COST * readings.tint + elsewhere + COVER_COST * jnp.sum(own, -1))
     reading, strange, shares = jax.tree.map(lambda value: value[best], (readings, strange, shares))
