@@ -141,16 +141,21 @@ def test_what_is_covered_has_the_rigs_albedo_and_the_rest_stays(head):
     assert np.abs(covered - plain)[above].max() < 0.05
 
 
-def test_dark_photos_leave_no_noise(head):
+def test_dark_photos_leave_little_of_their_noise(head):
+    """Beside what the same photos, brightened, are off by."""
     images, rig, views, _, facing = person(head, 0)
-    dark = 0.01 * np.asarray(srgb_to_linear(jnp.asarray(images) / 255.0))
+    bright = np.asarray(srgb_to_linear(jnp.asarray(images) / 255.0))
+    gain = 0.004  # faces at level 13 of 255
+    dark = gain * bright
     dark = dark + np.random.default_rng(0).normal(size=dark.shape) * 4e-4
     dark = np.round(255 * np.asarray(linear_to_srgb(jnp.asarray(np.clip(dark, 0, 1))))).astype(np.uint8)
-    texture = unwrap(head, rig, views.replace(light=0.01 * views.light), jnp.asarray(dark))
+    texture = unwrap(head, rig, views.replace(light=gain * views.light), jnp.asarray(dark))
     sure = (np.asarray(facing).max(0) > 0.8) & (np.asarray(head.face_mask) > 0.5)
     gap = np.abs(at_vertices(texture, head) - at_vertices(rig_texture(head, rig), head))[sure]
-    assert gap.mean() < 0.02
-    assert np.quantile(gap, 0.99) < 0.06
+    brightened = np.asarray(srgb_to_linear(jnp.asarray(dark) / 255.0)) / gain
+    naive = np.abs(brightened - bright)[bright.max(-1) > 0.1]
+    assert gap.mean() < 0.5 * naive.mean(), (gap.mean(), naive.mean())
+    assert np.quantile(gap, 0.99) < 0.5 * np.quantile(naive, 0.99), (np.quantile(gap, 0.99), np.quantile(naive, 0.99))
 
 
 def rig_texture(head, rig):
