@@ -42,7 +42,7 @@ def untrained(key: jax.Array, shapes: dict, starts_at_zero: Callable[[str], bool
       starts_at_zero: path of a kernel -> whether it is zero at first.
     """
     sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)]
-    noise = np.asarray(jax.random.normal(key, (sum(sizes),)))
+    noise = np.asarray(jax.random.normal(key, (sum(sizes),), jnp.float32))
     noise = np.split(noise, np.cumsum(sizes)[:-1])
     values = [
         _first_value(path, leaf.shape, draw, starts_at_zero)
