@@ -5,6 +5,9 @@ PY := $(VENV)/bin/python
 # Tests with Warp's native code have a process of their own.
 WARP := tests/test_rasterize.py
 
+# Whole groups to each worker, in the order of tests/conftest.py.
+SPREAD := --dist=loadgroup --no-loadscope-reorder
+
 .PHONY: venv demo test test-all lint
 
 venv: $(VENV)/.installed
@@ -18,12 +21,14 @@ $(VENV)/.installed: setup.cfg
 demo: venv
 	$(PY) -m experiments.fit --images=docs/photos --out=out/demo
 
+# Quick compilation: see tests/conftest.py.
+test: export FACERIG_QUICK_COMPILE := 1
 test: venv
 	$(PY) -m ruff check .
-	$(PY) -m pytest -q -m "not slow" -n 2 --dist=loadfile --durations=25 --ignore=$(WARP)
+	$(PY) -m pytest -q -m "not slow" -n 2 $(SPREAD) --durations=25 --ignore=$(WARP)
 	$(PY) -m pytest -q -m "not slow" $(WARP)
 
 test-all: venv
 	$(PY) -m ruff check .
-	$(PY) -m pytest -q -n 2 --dist=loadfile --durations=25 --ignore=$(WARP)
+	$(PY) -m pytest -q -n 2 $(SPREAD) --durations=25 --ignore=$(WARP)
 	$(PY) -m pytest -q $(WARP)

@@ -140,6 +140,7 @@ def run_command(golden_path=GOLDEN, **flags):
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_the_worst_array_and_its_verdict(golden, tmp_path):
     good = {name: golden[name] for name in ("pose_init", "rgb_net.0", "fpn.4", "uv_table_32_weight")}
     np.savez(tmp_path / "good.npz", **good)

@@ -7,7 +7,6 @@ import dataclasses
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,10 +18,12 @@ from facerig_jax.synthetic.subject import HARD, make_subject
 
 PHOTOS_FOLDER = Path(__file__).parents[1] / "docs" / "photos"
 # People of a seed that no training uses, two photos each, as they come.
-PEOPLE = 4
+PEOPLE, FEW = 8, 3
 PHOTOS = dataclasses.replace(HARD, n_views=2)
-# The mean error over that of the classical fit. Measured:
-BAR = 0.85
+# The mean error over that of the classical fit. Measured on the eight: 0.61 (0.953 of 1.562 mm) as it ships, 0.72 with
+# weights of zero; on the first three 0.70 as it ships, 1.43 with shuffled weights. 1.0001 times the weights change no
+# error by more than 0.001 mm.
+BAR, BAR_OF_FEW = 0.67, 0.9
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +32,25 @@ def people():
     return [make(facerig_jax.load()[1], VALIDATION_SEED, index, PHOTOS) for index in range(PEOPLE)]
 
 
-def mean_error(people, learned, **options) -> float:
-    """Mean true error of the neutrals, mm, with some weights of the networks."""
+def errors(people, learned, **options) -> np.ndarray:
+    """True errors of the neutrals, mm, with some weights of the networks."""
     params, head = facerig_jax.load()
-    errors = []
+    found = []
     for person in people:
         result = facerig_jax.fit_rig(person.images, {**params, "learned": learned}, head, **options)
         assert int(result.status) == facerig_jax.Status.OK
-        errors.append(vertex_error(result.rig.neutral * head.unit_mm, person.neutral, head.face_mask))
-    return float(jnp.mean(jnp.stack(errors)))
+        found.append(vertex_error(result.rig.neutral * head.unit_mm, person.neutral, head.face_mask))
+    return np.array(found)
 
 
 @pytest.fixture(scope="module")
 def classical(people):
-    return mean_error(people, {}, config=facerig_jax.CLASSICAL)
+    return errors(people, {}, config=facerig_jax.CLASSICAL)
+
+
+@pytest.fixture(scope="module")
+def default(people):
+    return errors(people, shipped())
 
 
 def shipped():
@@ -52,18 +58,24 @@ def shipped():
     return jax.tree.map(np.asarray, facerig_jax.load()[0]["learned"])
 
 
-def test_the_default_fit_is_nearer_the_truth_than_the_classical_one(people, classical):
-    assert mean_error(people, shipped()) < BAR * classical
+def test_the_default_fit_is_nearer_the_truth_than_the_classical_one(classical, default):
+    assert default.mean() < BAR * classical.mean()
+    assert default[:FEW].mean() < BAR_OF_FEW * classical[:FEW].mean()
 
 
-def test_weights_a_ten_thousandth_larger_pass(people, classical):
-    assert mean_error(people, jax.tree.map(lambda x: 1.0001 * x, shipped())) < BAR * classical
+def test_weights_a_ten_thousandth_larger_pass(people, default):
+    found = errors(people[:FEW], jax.tree.map(lambda x: 1.0001 * x, shipped()))
+    np.testing.assert_allclose(found, default[:FEW], atol=0.02)
 
 
-@pytest.mark.parametrize("kind", ["zeroed", "shuffled"])
-def test_weights_that_say_nothing_fail(people, classical, kind, rng):
-    change = {"zeroed": np.zeros_like, "shuffled": lambda x: rng.permutation(x.ravel()).reshape(x.shape)}[kind]
-    assert mean_error(people, jax.tree.map(change, shipped())) > BAR * classical
+def test_weights_of_zero_fail(people, classical):
+    found = errors(people, jax.tree.map(np.zeros_like, shipped()))
+    assert found.mean() > BAR * classical.mean()
+
+
+def test_shuffled_weights_fail(people, classical, rng):
+    found = errors(people[:FEW], jax.tree.map(lambda x: rng.permutation(x.ravel()).reshape(x.shape), shipped()))
+    assert found.mean() > BAR_OF_FEW * classical[:FEW].mean()
 
 
 def test_photos_alone_give_the_same_bits_as_photos_with_weights_and_head(people):

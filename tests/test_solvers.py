@@ -155,7 +155,7 @@ def unoptimised(function, *arguments):
     return jax.jit(function).lower(*arguments).compile(compiler_options=options)(*arguments)
 
 
-@pytest.fixture(scope="module", params=SOLVERS)
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in SOLVERS])
 def runs(request):
     return Runs(SOLVERS[request.param])
 
@@ -228,10 +228,11 @@ def test_one_view_side_by_side_in_a_larger_program_is_fitted_as_one_by_one_and_p
 
 
 def test_other_numbers_compile_nothing_new_and_give_another_fit(runs):
-    images, landmarks = (np.asarray(x) for x in photos(0, 3))
-    heavier = jax.tree.map(lambda x: 1.0001 * np.asarray(x), params(runs.solver))
+    images, landmarks = photos(0, 3)
+    heavier = jax.device_put(jax.tree.map(lambda x: 1.0001 * np.asarray(x), params(runs.solver)))
+    given = 1 - images, landmarks + 1, jnp.ones(3)
     same, before = runs.three, len(COMPILED)
-    other = fit(runs.solver, 1 - images, landmarks + 1, jnp.ones(3), params=heavier, hyper=runs.solver.other)
+    other = fit(runs.solver, *given, params=heavier, hyper=runs.solver.other)
     assert len(COMPILED) == before
     assert np.abs(np.asarray(other.rig.neutral) - np.asarray(same.rig.neutral)).max() > 0
 
