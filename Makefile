@@ -18,12 +18,14 @@ $(VENV)/.installed: setup.cfg
 demo: venv
 	$(PY) -m experiments.fit --images=docs/photos --out=out/demo
 
-test: venv
+lint: venv
 	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+test: lint
 	$(PY) -m pytest -q -m "not slow" -n 2 --dist=loadfile --durations=25 --ignore=$(WARP)
 	$(PY) -m pytest -q -m "not slow" $(WARP)
 
-test-all: venv
-	$(PY) -m ruff check .
+test-all: lint
 	$(PY) -m pytest -q -n 2 --dist=loadfile --durations=25 --ignore=$(WARP)
 	$(PY) -m pytest -q $(WARP)

@@ -17,7 +17,10 @@ def _add_replace(context) -> None:
 
 
 class FlaxStruct(Plugin):
+    """Asks for `_add_replace` at the one decorator."""
+
     def get_class_decorator_hook(self, fullname: str):
+        """The hook of a decorator, None for all others."""
         return _add_replace if fullname == "flax.struct.dataclass" else None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,7 +121,7 @@ def solve_adam(
     carry, path = (x, optimiser.init(x), state.light, state.seen), []
     for stage in range(STAGES):
         numbers_of_parts = np.arange(stage * PARTS, (stage + 1) * PARTS)
-        carry, identities = jax.lax.scan(lambda c, k, stage=stage: run_part(stage, c, k), carry, numbers_of_parts)
+        carry, identities = jax.lax.scan(functools.partial(run_part, stage), carry, numbers_of_parts)
         path.append(identities)
     return carry[0], jnp.concatenate(path), state.inverse_distance
 

@@ -167,17 +167,18 @@ def stage_ablations(head: HeadModel, params: dict, config: InorigConfig) -> list
 
 def fit_ablations(head: HeadModel, params: dict, config: FitConfig) -> list[Method]:
     """`ablations` of the default fit."""
-    hyper = Hyper()
+    hyper, shipped = Hyper(), config.flow
+    assert shipped is not None, "only a solver with networks has weights"
 
-    def changed(name: str, passes: int = config.flow.passes, hyper: Hyper = hyper, **settings) -> Method:
-        flow = dataclasses.replace(config.flow, passes=passes) if passes else None
+    def changed(name: str, passes: int = shipped.passes, hyper: Hyper = hyper, **settings) -> Method:
+        flow = dataclasses.replace(shipped, passes=passes) if passes else None
         fit = dataclasses.replace(config, flow=flow, **settings)
         run = functools.partial(run_learned, params if passes else {}, head, fit, hyper=hyper)
         return Method(name, run)
 
     steps = [n for n in (1, 3, 8) if n != config.landmark_steps]
     return [
-        changed(f"as it ships: {config.flow.passes} looks"),
+        changed(f"as it ships: {shipped.passes} looks"),
         changed("no look: landmarks and colours", 0),
         changed("no look, no colours: landmarks", 0, photometric_steps=0),
         *(changed(f"{n} look{'s' * (n > 1)}", n) for n in (1, 2, 3, 8)),

@@ -57,6 +57,7 @@ def _calibrated(head: HeadModel) -> HeadModel:
     path = ASSETS / CALIBRATION_FILE
     if not path.is_file():
         return head
+    assert head.landmarks_dense is not None, "the embedded head has dense landmarks"
     arrays = read_arrays(path)
     points = LandmarkEmbedding(arrays.pop("triangle"), arrays.pop("barycentric"), head.landmarks_dense.weight)
     habits = LandmarkCalibration(**{key: array.astype(np.float32) for key, array in arrays.items()})

@@ -55,7 +55,7 @@ def normalize_images(images: jax.Array) -> jax.Array:
 
 def image_modules(config: NetworkConfig) -> dict[str, nn.Module]:
     """The networks that see whole images or their maps, by their place in the parameters."""
-    modules = {
+    modules: dict[str, nn.Module] = {
         "rgb": Backbone(config.widths, config.rgb_blocks, config.norm),
         "albedo": Backbone(config.widths, config.albedo_blocks, config.norm),
     }

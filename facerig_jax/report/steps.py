@@ -81,7 +81,7 @@ def fit_steps(head: HeadModel, fit: Fit, photos, names, used, size: int = 288) -
     crop = jax.tree.map(lambda x: x[view], fit.views.crop)
     drawn = _draw(head.faces, projected, moved, jnp.asarray(photos[view]), crop, size)
     pictures, fields, coverage = (np.asarray(x) for x in drawn)
-    heat = [heat_map(*field, mask > 0.99) for *field, mask in zip(fields, largest, coverage, strict=True)]
+    heat = [heat_map(field, most, mask > 0.99) for field, most, mask in zip(fields, largest, coverage, strict=True)]
     sizes = np.asarray(steps["size"], np.float64)
     return Steps(
         photo=names[view],
