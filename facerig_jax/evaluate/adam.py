@@ -1,4 +1,4 @@
-"""A baseline for the learned solver: Adam on the same energies and unknowns, with a linear rig."""
+"""A baseline for the published method: Adam on the same energies and unknowns, with a linear rig."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def solve_adam(
       observed: crops and landmarks of V views.
       numbers: traced settings.
       n_steps: how many in all; may be traced. Features go from coarse to fine, a third of the steps each.
-      config: static settings of the learned solver, with `linear_rig`.
+      config: static settings of the published method, with `linear_rig`.
       pose: (V, 6) normalised poses to start from; default: what the pose regressor says.
 
     Returns:
@@ -140,7 +140,7 @@ def neutral_of(head: HeadModel, identity: jax.Array) -> jax.Array:
 
 
 def prior(x: Codes, numbers: AdamNumbers) -> jax.Array:
-    """What the learned solver's few steps give for free: a pull towards the mean face, at rest."""
+    """What the published method's few steps give for free: a pull towards the mean face, at rest."""
     return (
         numbers.identity_prior * jnp.mean(x.identity**2)
         + numbers.expression_prior * jnp.mean(x.expression**2)

@@ -107,7 +107,7 @@ def as_shipped(head: HeadModel) -> list[Method]:
 
 
 def descents(head: HeadModel, tuned: dict[str, dict], config: InorigConfig, time_steps: int) -> list[Method]:
-    """Gradient descent with fixed steps, and Adam, on a learned solver's energies."""
+    """Gradient descent with fixed steps, and Adam, on the published method's energies."""
     params = init_params(jax.random.key(0), config)
     fixed = functools.partial(run_fixed, params, head, tuned["fixed"], EnergyWeights(), config)
 
@@ -120,7 +120,7 @@ def descents(head: HeadModel, tuned: dict[str, dict], config: InorigConfig, time
 
 
 def linear(config: InorigConfig) -> InorigConfig:
-    """The learned solver's settings for a rig of linear modes alone, whatever its update."""
+    """The published method's settings for a rig of linear modes alone, whatever its update."""
     return dataclasses.replace(config, linear_rig=True, update="fixed")
 
 

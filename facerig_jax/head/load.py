@@ -65,7 +65,7 @@ def _calibrated(head: HeadModel) -> HeadModel:
 
 
 def head_from_arrays(arrays: dict[str, np.ndarray], name: str) -> HeadModel:
-    """The subdivided head from the arrays of its file (their list: see `build.build_arrays`)."""
+    """The subdivided head from the arrays of its file (their list: see `experiments.build.head_model`)."""
     mean, identity, expression = (arrays[key].astype(np.float32) for key in ("mean", "identity", "expression"))
     topology = catmull_clark(arrays["quads"].astype(np.int64), len(mean))
     fields = arrays["albedo_fields"].astype(np.float32)
