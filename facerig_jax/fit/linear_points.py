@@ -48,6 +48,7 @@ def surface_model(head: HeadModel, index: jax.Array) -> PointModel:
     """Position and two tangents of the vertices `index` (n,), C = 9."""
     ring, ring_weight = head.ring, head.ring_weight
     assert ring is not None, "the head was loaded, see head.load"
+    assert ring_weight is not None, "both or neither"
 
     def gather(basis):
         tangents = jnp.einsum("...nmc,nmt->...ntc", basis[..., ring[index], :], ring_weight[index], precision=HIGHEST)
