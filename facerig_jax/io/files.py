@@ -10,14 +10,14 @@ import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 from etils import epath
 
 # Beginnings of addresses of stores, see epath; they need packages of their own (gs://: gcsfs, google-cloud-storage).
 STORES = ("gs://", "s3://", "az://")
-AnyPath = Path | epath.Path
+AnyPath: TypeAlias = Path | epath.Path
 IMAGE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
