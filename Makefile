@@ -21,14 +21,16 @@ $(VENV)/.installed: setup.cfg
 demo: venv
 	$(PY) -m experiments.fit --images=docs/photos --out=out/demo
 
+lint: venv
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
 # Quick compilation: see tests/conftest.py.
 test: export FACERIG_QUICK_COMPILE := 1
-test: venv
-	$(PY) -m ruff check .
+test: lint
 	$(PY) -m pytest -q -m "not slow" -n 2 $(SPREAD) --durations=25 --ignore=$(WARP)
 	$(PY) -m pytest -q -m "not slow" $(WARP)
 
-test-all: venv
-	$(PY) -m ruff check .
+test-all: lint
 	$(PY) -m pytest -q -n 2 $(SPREAD) --durations=25 --ignore=$(WARP)
 	$(PY) -m pytest -q $(WARP)

@@ -149,13 +149,13 @@ def raster() -> Iterator[Row | str]:
 
 
 def presets() -> Iterator[Row | str]:
-    """The learned solver, 4 views on the embedded head: `base` against `paper`."""
+    """The published method, 4 views on the embedded head: `base` against `paper`."""
     yield measure("paper", *learned_fit("paper"))
     yield measure("base", *learned_fit("base"), reference="paper")
 
 
 def learned_fit(preset: str, views: int = 4):
-    """The learned solver as a function, and its inputs: untrained weights, the embedded head, views of noise."""
+    """The published method as a function, and its inputs: untrained weights, the embedded head, views of noise."""
     config = PRESETS[preset]
     pose = None if config.networks.pose_blocks else jnp.zeros((views, 6))
 

@@ -71,7 +71,7 @@ def compute(params: dict, head: HeadModel, observed: Observed, stages: int = 3) 
 
 @functools.partial(jax.jit, static_argnames="config")
 def solve(params: dict, head: HeadModel, observed: Observed, config: InorigConfig = PAPER) -> dict:
-    """The trace of the learned solver that sees every vertex."""
+    """The trace of the published method that sees every vertex."""
     return solve_stages(params, head, observed, EnergyWeights(), config, see=see_all)[1]
 
 

@@ -1,4 +1,4 @@
-"""Is the learned solver what the published code computes? Every array of a golden file, compared in float64.
+"""Is the published method what the published code computes? Every array of a golden file, compared in float64.
 
     python -m experiments.parity --recipe=tests/data/recipe --golden=tests/data/golden_v2.npz --views=2 --seed=3
 

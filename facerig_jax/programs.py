@@ -78,6 +78,7 @@ class Kept:
         """The compiled program, from disk or traced and written there; it takes the leaves of the arguments."""
         name = f"{self._function.__module__}.{self._function.__qualname__}"
         what = "\n".join(map(str, (name, structure, shapes, static, _surroundings())))
+        assert _folder is not None, "what is not kept is not loaded"
         path = _folder / f"{self._function.__name__}-{hashlib.sha256(what.encode()).hexdigest()[:32]}.stablehlo"
         exported = _read(path)
         if exported is None:
@@ -102,7 +103,7 @@ def _surroundings() -> tuple:
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         text.update(path.read_bytes())
     flags = os.environ.get("XLA_FLAGS", "")
-    return text.hexdigest(), jax.__version__, jaxlib.__version__, flags, jax.config.jax_enable_x64
+    return text.hexdigest(), jax.__version__, jaxlib.__version__, flags, jax.config.jax_enable_x64  # type: ignore[attr-defined]  # made at run time
 
 
 def _read(path: Path):

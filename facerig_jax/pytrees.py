@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 
@@ -27,7 +28,7 @@ def _tuples(value):
 
 def _build(kind: type, static: tuple, children):
     """An instance from the values of its static fields and its other fields, both in their order."""
-    fields = kind.__dataclass_fields__.values()
+    fields = dataclasses.fields(kind)
     names = [[f.name for f in fields if f.metadata.get("pytree_node", True) is node] for node in (True, False)]
     return kind(**dict(zip(names[0], children, strict=True)), **dict(zip(names[1], static, strict=True)))
 

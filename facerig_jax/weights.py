@@ -73,7 +73,9 @@ def check_params(params: dict, config: FitConfig | InorigConfig) -> None:
 @functools.cache
 def trained() -> tuple[dict, FitConfig]:
     """The trained weights that ship, and their settings."""
-    return read_weights(TRAINED)
+    params, config = read_weights(TRAINED)
+    assert isinstance(config, FitConfig), "what ships is the default solver's"
+    return params, config
 
 
 def write_weights(

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import facerig_jax
+
 ROOT = Path(__file__).parents[1]
 # Pages about what is there today; those about what was decided or measured may name what has gone.
 TODAY = ("README.md", "BUILD_NOTES.md", "NOTICE", "docs/method.md")
@@ -55,6 +57,26 @@ def test_pages_and_sections_that_docstrings_cite_exist():
         assert not [name for name in cited if not (ROOT / name).is_file()], path
         for section in re.findall(r"docs/method\.md,? \(?section (\d+)", text):
             assert f"\n## {section}. " in method, f"{path} cites section {section}"
+
+
+# Names of what modules define, and where: a docstring that cites `module.name` means one of these modules.
+DEFINED, FOREIGN = {}, ("torch",)
+for source in SOURCES:
+    for defined in re.findall(r"^(?:def|class) (\w+)", source.read_text(), re.MULTILINE):
+        DEFINED.setdefault(defined, set()).add(source)
+
+
+# training/ cites one by a former name.
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.parts[-2] != "training"], ids=lambda path: path.stem)
+def test_functions_that_docstrings_cite_are_in_the_modules_they_name(path):
+    for cited in re.findall(r"`((?:[a-z]\w*\.)+\w+)`", path.read_text()):
+        module, _, name = cited.rpartition(".")
+        ours = {source for source in DEFINED.get(name, ()) if source.parts[-2] != "tests"}
+        place = module.removeprefix("facerig_jax.").replace(".", "/")
+        there = any(str(source).removesuffix(".py").removesuffix("/__init__").endswith(f"/{place}") for source in ours)
+        exported = module == "facerig_jax" and name in facerig_jax.__all__
+        foreign = re.search(rf"\b(?:import|as) {module.split('.')[0]}\b", path.read_text()) or module in FOREIGN
+        assert there or exported or foreign or not ours, f"`{cited}` is none of {sorted(map(str, ours))}"
 
 
 def test_every_page_of_results_is_in_their_index_and_says_which_weights():

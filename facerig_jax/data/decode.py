@@ -53,8 +53,8 @@ def decode(path: Path, max_size: int) -> tuple[np.ndarray, tuple[str, ...]]:
 def _complaint(path: Path, error: BaseException) -> str:
     """Why a picture could not be decoded: by the first of the errors, which imageio wraps in its own."""
     pil_image = optional_import("PIL.Image", "Reading photos")
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__
+    while deeper := error.__cause__ or error.__context__:
+        error = deeper
     if isinstance(error, pil_image.DecompressionBombError):
         return f"{path} has more than {2 * pil_image.MAX_IMAGE_PIXELS // 10**6} million pixels; reduce it first."
     if isinstance(error, pil_image.UnidentifiedImageError) or type(error).__name__ == "InitializationError":

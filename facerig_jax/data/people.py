@@ -108,6 +108,8 @@ def shape_odds(head: HeadModel, landmarks: np.ndarray) -> np.ndarray:
 def dense_points(head: HeadModel) -> dict[str, np.ndarray]:
     """The dense landmarks as the detector reports them: mean (L, 3), identity (MODES, L, 3), expression (E, L, 3)."""
     table, habits = head.landmarks_dense, head.dense_calibration
+    assert table is not None, "the detector's points are the dense ones"
+    assert habits is not None, "which are calibrated on the embedded head"
     mean, identity, expression = (
         _embedded(table, basis) for basis in (head.mean, head.identity_basis[:MODES], head.expression_basis)
     )

@@ -92,7 +92,9 @@ def stirling_scans(root) -> list[ScanFiles]:
     root, found = existing_folder(root), []
     for folder in sorted(root.iterdir()):
         kind = _SCAN_FOLDER.fullmatch(folder.name)
-        for path in sorted(folder.glob("*.obj")) if kind and folder.is_dir() else ():
+        if kind is None or not folder.is_dir():
+            continue
+        for path in sorted(folder.glob("*.obj")):
             points = root / "annotations" / folder.name / f"{path.stem}.lnd"
             found.append(
                 ScanFiles(

@@ -64,6 +64,7 @@ def see_faces(detector: dict, head: HeadModel, photos, thorough: bool = False) -
 @kept()
 def _survey(detector: dict, head: HeadModel, images, real, thorough) -> tuple[Everyone, jax.Array]:
     """Everyone (n, K) and yaw (n, K) in images (n, S, S, 3); those that are not real (n,) bool are passed over."""
+    assert head.landmarks_dense is not None, "the detector's points are the dense ones"
     points, weight = landmark_positions(head.landmarks_dense, head.mean), head.landmarks_dense.weight
 
     def yaw(landmarks):

@@ -112,6 +112,7 @@ def _decoded(path, filters: str, before=(), after=()) -> Iterator[np.ndarray]:
     command = [_ffmpeg(), *QUIET, *before, "-i", str(path), "-map", "0:v:0", "-vf", filters, *after]
     command += ["-fps_mode", "passthrough", "-pix_fmt", "rgb24", "-c:v", "ppm", "-f", "image2pipe", "-"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None, "asked for above"
         try:
             while process.stdout.readline() == b"P6\n":
                 width, height = map(int, process.stdout.readline().split())
@@ -178,7 +179,7 @@ def choose_frames(yaw, sharpness, found, count: int = 8) -> np.ndarray:
     interval = np.minimum((place * count).astype(int), count - 1)
     best_first = candidates[np.lexsort((candidates, -sharp[candidates]))]
     interval_of = dict(zip(candidates.tolist(), interval.tolist(), strict=True))
-    chosen = {}
+    chosen: dict[int, int] = {}
     for frame in best_first.tolist():
         chosen.setdefault(interval_of[frame], frame)
     picked = list(chosen.values())

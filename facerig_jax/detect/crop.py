@@ -43,7 +43,7 @@ def build_pyramid(image: jax.Array, smallest: int) -> Pyramid:
         h, w, c = levels[-1].shape
         even = jnp.pad(levels[-1], ((0, h % 2), (0, w % 2), (0, 0)), mode="edge")
         levels.append(even.reshape((h + 1) // 2, 2, (w + 1) // 2, 2, c).mean((1, 3)))
-    return Pyramid(jnp.concatenate([x.reshape(-1, 3) for x in levels]), tuple(x.shape[:2] for x in levels))
+    return Pyramid(jnp.concatenate([x.reshape(-1, 3) for x in levels]), tuple((x.shape[0], x.shape[1]) for x in levels))
 
 
 def resample(pyramid: Pyramid, window: Window, size: int, border: str) -> jax.Array:

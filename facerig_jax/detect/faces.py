@@ -126,9 +126,9 @@ def search_windows(height: int, width: int) -> Window:
         steps = max(0, math.ceil((length - side) / (side / 2) - 1e-6))
         return np.linspace(side / 2, length - side / 2, steps + 1) - 0.5 if steps else [(length - 1) / 2]
 
-    rows = [((width - 1) / 2, (height - 1) / 2, whole, quarter * np.pi / 2) for quarter in range(4)]
-    rows += [(u, v, side, 0.0) for v in centres(height) for u in centres(width)]
-    rows = np.array(rows, np.float32)
+    turned = [((width - 1) / 2, (height - 1) / 2, whole, quarter * np.pi / 2) for quarter in range(4)]
+    smaller = [(u, v, side, 0.0) for v in centres(height) for u in centres(width)]
+    rows = np.array([*turned, *smaller], np.float32)
     return Window(rows[:, :2], rows[:, 2], rows[:, 3])
 
 

@@ -1,6 +1,8 @@
-"""A baseline for the learned solver: Adam on the same energies and unknowns, with a linear rig."""
+"""A baseline for the published method: Adam on the same energies and unknowns, with a linear rig."""
 
 from __future__ import annotations
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +76,7 @@ def solve_adam(
       observed: crops and landmarks of V views.
       numbers: traced settings.
       n_steps: how many in all; may be traced. Features go from coarse to fine, a third of the steps each.
-      config: static settings of the learned solver, with `linear_rig`.
+      config: static settings of the published method, with `linear_rig`.
       pose: (V, 6) normalised poses to start from; default: what the pose regressor says.
 
     Returns:
@@ -119,7 +121,7 @@ def solve_adam(
     carry, path = (x, optimiser.init(x), state.light, state.seen), []
     for stage in range(STAGES):
         numbers_of_parts = np.arange(stage * PARTS, (stage + 1) * PARTS)
-        carry, identities = jax.lax.scan(lambda c, k, stage=stage: run_part(stage, c, k), carry, numbers_of_parts)
+        carry, identities = jax.lax.scan(functools.partial(run_part, stage), carry, numbers_of_parts)
         path.append(identities)
     return carry[0], jnp.concatenate(path), state.inverse_distance
 
@@ -138,7 +140,7 @@ def neutral_of(head: HeadModel, identity: jax.Array) -> jax.Array:
 
 
 def prior(x: Codes, numbers: AdamNumbers) -> jax.Array:
-    """What the learned solver's few steps give for free: a pull towards the mean face, at rest."""
+    """What the published method's few steps give for free: a pull towards the mean face, at rest."""
     return (
         numbers.identity_prior * jnp.mean(x.identity**2)
         + numbers.expression_prior * jnp.mean(x.expression**2)

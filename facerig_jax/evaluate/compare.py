@@ -75,7 +75,8 @@ def scanned(options) -> Iterator[dict]:
     if not options.subjects:
         raise InputError("--what=subjects needs --subjects=DIR, a folder with <subject>/view_*.jpg folders in it.")
     params, head = load()
-    protocols, pooled = ScanProtocols(head), {}
+    protocols = ScanProtocols(head)
+    pooled: dict[str, list[np.ndarray]] = {}
     rows = methods.as_shipped(head) + trained_rows(head, given_methods(options), options.allow_untrained)
     for sample in folder_samples(scanned_people(options.subjects, head, params["detector"], options.views)):
         found = {row.name: protocols.now(sample.scan, row.run(sample.photos).neutral) for row in rows}
@@ -93,7 +94,7 @@ def medians_and_means(found: dict[str, np.ndarray]) -> dict[str, float]:
     }
 
 
-def given_methods(options) -> list[tuple[str, dict, InorigConfig, str]]:
+def given_methods(options) -> list[tuple[str, dict, FitConfig | InorigConfig, str]]:
     """What `read_method` says of every file of --weights; without any, of the weights that ship."""
     paths = options.weights or ([] if options.allow_untrained else [TRAINED])
     given = [read_method(path) for path in paths]
@@ -161,7 +162,7 @@ def max_views(options) -> int:
     return max(options.views, *(int(v) for v in options.curve)) if options.curve else options.views
 
 
-def read_method(path: str) -> tuple[str, dict, InorigConfig, str]:
+def read_method(path: str) -> tuple[str, dict, FitConfig | InorigConfig, str]:
     """Weights of the learned solver: what to add to its name, parameters, settings, and the file's checksum."""
     try:
         params, config = read_weights(path)
@@ -240,5 +241,6 @@ def tune(options) -> None:
 def score(head, sample: Sample, method: methods.Method) -> float:
     """Mean of the neutral's and the posed meshes' true vertex error, mm."""
     estimate, truth = method.run(sample.photos), sample.truth
+    assert truth is not None, "samples to tune on are synthetic"
     posed = jax.vmap(vertex_error, (0, 0, None))(estimate.vertices, truth.vertices, head.face_mask)
     return 0.5 * float(vertex_error(estimate.neutral, truth.neutral, head.face_mask) + jnp.mean(posed))

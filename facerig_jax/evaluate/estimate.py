@@ -95,6 +95,7 @@ def errors(head: HeadModel, subject: Subject, photos: Photos, estimate: Estimate
 def photo_errors(head: HeadModel, photos: Photos, estimate: Estimate) -> dict:
     """What can be said without any truth: 'photometric' and 'psnr', (V,) each."""
     images = photos.images.astype(jnp.float32) / (255 if photos.images.dtype == jnp.uint8 else 1)
+    assert photos.image_size is not None, "complete photos"
     grid = jnp.arange(images.shape[1])
     rows = grid[None, :, None] < photos.image_size[:, 0, None, None]
     inside = (rows & (grid[None, None] < photos.image_size[:, 1, None, None])).astype(jnp.float32)

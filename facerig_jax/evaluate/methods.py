@@ -107,7 +107,7 @@ def as_shipped(head: HeadModel) -> list[Method]:
 
 
 def descents(head: HeadModel, tuned: dict[str, dict], config: InorigConfig, time_steps: int) -> list[Method]:
-    """Gradient descent with fixed steps, and Adam, on a learned solver's energies."""
+    """Gradient descent with fixed steps, and Adam, on the published method's energies."""
     params = init_params(jax.random.key(0), config)
     fixed = functools.partial(run_fixed, params, head, tuned["fixed"], EnergyWeights(), config)
 
@@ -120,7 +120,7 @@ def descents(head: HeadModel, tuned: dict[str, dict], config: InorigConfig, time
 
 
 def linear(config: InorigConfig) -> InorigConfig:
-    """The learned solver's settings for a rig of linear modes alone, whatever its update."""
+    """The published method's settings for a rig of linear modes alone, whatever its update."""
     return dataclasses.replace(config, linear_rig=True, update="fixed")
 
 
@@ -167,17 +167,18 @@ def stage_ablations(head: HeadModel, params: dict, config: InorigConfig) -> list
 
 def fit_ablations(head: HeadModel, params: dict, config: FitConfig) -> list[Method]:
     """`ablations` of the default fit."""
-    hyper = Hyper()
+    hyper, shipped = Hyper(), config.flow
+    assert shipped is not None, "only a solver with networks has weights"
 
-    def changed(name: str, passes: int = config.flow.passes, hyper: Hyper = hyper, **settings) -> Method:
-        flow = dataclasses.replace(config.flow, passes=passes) if passes else None
+    def changed(name: str, passes: int = shipped.passes, hyper: Hyper = hyper, **settings) -> Method:
+        flow = dataclasses.replace(shipped, passes=passes) if passes else None
         fit = dataclasses.replace(config, flow=flow, **settings)
         run = functools.partial(run_learned, params if passes else {}, head, fit, hyper=hyper)
         return Method(name, run)
 
     steps = [n for n in (1, 3, 8) if n != config.landmark_steps]
     return [
-        changed(f"as it ships: {config.flow.passes} looks"),
+        changed(f"as it ships: {shipped.passes} looks"),
         changed("no look: landmarks and colours", 0),
         changed("no look, no colours: landmarks", 0, photometric_steps=0),
         *(changed(f"{n} look{'s' * (n > 1)}", n) for n in (1, 2, 3, 8)),

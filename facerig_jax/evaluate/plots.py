@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import logging
+from collections.abc import Callable
 
 from facerig_jax.io.files import AnyPath, as_path, atomic_write, optional_import
 from facerig_jax.training.tasks.task import Errors
@@ -100,7 +101,8 @@ def draw_curves(folder, records: list[dict], errors: Errors) -> list[AnyPath]:
       The files.
     """
     files = [as_path(folder) / name for name in ("loss.png", "error.png")]
-    for file, draw in zip(files, (_losses, functools.partial(_errors, of=errors)), strict=True):
+    draws: tuple[Callable, ...] = (_losses, functools.partial(_errors, of=errors))
+    for file, draw in zip(files, draws, strict=True):
         made, axes = figure(7.5, 4.2)
         draw(axes, records)
         axes.set_xlabel("update")

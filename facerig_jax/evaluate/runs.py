@@ -56,14 +56,14 @@ def run_fixed(
     config: InorigConfig,
     photos: Photos,
 ) -> Estimate:
-    """The learned solver with a linear rig and fixed step sizes, the same in all stages.
+    """The published method with a linear rig and fixed step sizes, the same in all stages.
 
     Args:
       params: all networks' parameters.
       head: morphable head.
       sizes: of the steps of 'identity', 'pose', 'expression' and 'albedo'.
       weights: of the energies.
-      config: of the learned solver, with `linear_rig` and update='fixed'; its own step sizes do not matter.
+      config: of the published method, with `linear_rig` and update='fixed'; its own step sizes do not matter.
       photos: what to fit.
     """
     # A linear rig has no expression code of its own.
@@ -123,7 +123,7 @@ def _pose_only(photos: Photos, head: HeadModel, config: InorigConfig) -> Estimat
 def run_adam(
     params: dict, head: HeadModel, numbers: AdamNumbers, n_steps: int, config: InorigConfig, photos: Photos
 ) -> Estimate:
-    """Adam on the learned solver's energies with a linear rig."""
+    """Adam on the published method's energies with a linear rig."""
     numbers = jax.tree.map(jnp.float32, numbers)
     return _adam(photos, params, head, numbers, jnp.int32(n_steps), config)
 
@@ -156,7 +156,7 @@ def linear_estimate(
 
 
 def learned_steps(params: dict, head: HeadModel, config: InorigConfig, photos: Photos) -> jax.Array:
-    """(S, P, 3) mm: the neutral after every step of the learned solver, for all vertices of the head."""
+    """(S, P, 3) mm: the neutral after every step of the published method, for all vertices of the head."""
     return _learned_steps(photos, params, head, config)
 
 

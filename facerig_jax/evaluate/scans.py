@@ -66,7 +66,7 @@ class ScanProtocols:
             "now": now_distances(*truth, *guess),
             "now_metrical": now_distances(*truth, *guess, metrical=True),
         }
-        errors = {}
+        errors: dict[str, float] = {}
         for name, values in distances.items():
             errors |= {f"{name}_mean": float(values.mean()), f"{name}_median": float(np.median(values))}
         errors["fg2018"] = fg2018_rmse(*truth, *guess)

@@ -51,7 +51,7 @@ def side_by_side(params: dict, head: HeadModel, photos: Sequence[Photo], out: st
     if out:
         Path(out).mkdir(parents=True, exist_ok=True)
         write_image(Path(out) / "side_by_side.png", sheet(head, fits, images, used, [photo.name for photo in photos]))
-    rows = [(photo.name, number) for number, photo in enumerate(photos) if used[number]]
+    rows: list[tuple] = [(photo.name, number) for number, photo in enumerate(photos) if used[number]]
     for name, numbers in (*rows, ("mean", np.flatnonzero(used))):
         yield {"photo": name} | {
             f"{solver} {measure}": float(np.mean(errors[solver][measure][numbers]))
@@ -72,12 +72,12 @@ def sheet(head, fits: dict, images, used, names) -> np.ndarray:
     """Photos in columns; below each what every solver made of it."""
     drawn = {}
     for solver, fit in fits.items():
-        drawn[solver] = view_pictures(head, fit.rig, fit.views, images, used, CELL)
+        pictures = view_pictures(head, fit.rig, fit.views, images, used, CELL)
+        drawn[solver] = [shown for shown in pictures if shown is not None]
     seen = [number for number in range(len(names)) if used[number]]
-    first = next(iter(drawn.values()))
-    cells, labels = [first[number]["input"] for number in seen], [names[number] for number in seen]
+    cells, labels = [shown["input"] for shown in next(iter(drawn.values()))], [names[number] for number in seen]
     for kind in DRAWN:
         for solver, pictures in drawn.items():
-            cells += [pictures[number][kind] for number in seen]
+            cells += [shown[kind] for shown in pictures]
             labels += [f"{solver}: {kind}"] * len(seen)
     return grid(jax.tree.map(np.asarray, cells), len(seen), labels, CELL)

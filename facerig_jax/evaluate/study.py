@@ -129,7 +129,7 @@ def record(head, protocols, method: Method, sample: Sample, estimate: Estimate, 
     views = sample.photos.images.shape[0]
     row = {"subject": sample.name, "method": method.name, "views": views, "failed": int(failed), "seconds": seconds}
     row |= traits_of(sample)
-    kept = {}
+    kept: dict[str, np.ndarray] = {}
     if sample.truth is not None and sample.truth.neutral is not None:
         found = jax.device_get(errors(head, sample.truth, sample.photos, estimate, detail=full))
         kept |= keep_distances(found, method)
@@ -137,7 +137,10 @@ def record(head, protocols, method: Method, sample: Sample, estimate: Estimate, 
     elif full and estimate.vertices_img is not None:
         row |= flatten(jax.device_get(photo_errors(head, sample.photos, estimate)), sample, method, results)
     if full and plan.scan_protocols:
-        scan = sample.scan if sample.scan is not None else protocols.scan_of(sample.truth.neutral)
+        scan = sample.scan
+        if scan is None:
+            assert sample.truth is not None, "a sample has a scan or a truth"
+            scan = protocols.scan_of(sample.truth.neutral)
         measured, distances = protocols(scan, estimate.neutral)
         row |= measured
         kept |= {f"{method.name}.{name}": values for name, values in distances.items()}
@@ -148,7 +151,8 @@ def record(head, protocols, method: Method, sample: Sample, estimate: Estimate, 
 
 def traits_of(sample: Sample) -> dict[str, float]:
     """What the row is grouped by: melanin, sex, age; mean |yaw| of the views in degrees."""
-    truth, result = sample.truth, {}
+    truth = sample.truth
+    result: dict[str, float] = {}
     if truth is not None and truth.traits is not None:
         result |= {name: float(getattr(truth.traits, name)) for name in ("melanin", "sex", "age")}
     if truth is not None and truth.pose is not None:

@@ -17,7 +17,7 @@ def export_rig(rig, path, head=None, texture=None, detail="full") -> None:
     """Writes a rig to one file, by its suffix; atomic.
 
     .glb  metres, neutral with every code as a named morph target, textured (needs pygltflib); of a learned rig a linear
-          approximation, see `rig.frozen.linearize`
+          approximation, see `rig.neural.linearize`
     .obj  millimetres, neutral skin with quads and texture; writes .mtl and .png beside it
     .ply  millimetres, neutral skin with a colour per vertex
     .npz  all arrays of the rig, exact, for `load_rig`

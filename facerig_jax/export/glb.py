@@ -156,7 +156,8 @@ class _Builder:
         self.gltf, self.document, self.binary = gltf, gltf.GLTF2(), bytearray()
         self.mesh = gltf.Mesh(name="head", primitives=[])
         self.still: dict[int, int] = {}  # Vertices -> accessor of so many zeros.
-        self.zero_rows, self.zero_view = zeros, None
+        self.zero_rows = zeros
+        self.zero_view: int | None = None
 
     def _view(self, data: bytes, target: int | None = None, stride: int | None = None) -> int:
         """Appends bytes, aligned to 4; returns the number of their bufferView."""

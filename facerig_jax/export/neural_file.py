@@ -25,6 +25,7 @@ def neural_arrays(path, neural: NeuralRig, n_vertices: int) -> dict[str, np.ndar
     maps = dict(zip(_map_names(len(weights.texels)), weights.texels, strict=True))
     outputs = dict(zip(maps, neural.outputs, strict=True))
     if weights.albedo_texels is not None:
+        assert neural.albedo_output is not None, "one comes with the other"
         maps["albedo"], outputs["albedo"] = weights.albedo_texels, neural.albedo_output
     for name, texels in maps.items():
         values[f"neural/{name}/texels"] = texels
@@ -32,9 +33,9 @@ def neural_arrays(path, neural: NeuralRig, n_vertices: int) -> dict[str, np.ndar
     arrays = {name: np.asarray(value, np.float32) for name, value in values.items()}
     _check(path, arrays, {"P": n_vertices}, tuple(maps))
     return arrays | {
-        "neural/named_codes": np.bool_(neural.named_codes),
-        "neural/expression_gain": np.float64(neural.expression_gain),
-        "neural/linear_colour": np.bool_(neural.linear_colour),
+        "neural/named_codes": np.asarray(neural.named_codes, bool),
+        "neural/expression_gain": np.asarray(neural.expression_gain, np.float64),
+        "neural/linear_colour": np.asarray(neural.linear_colour, bool),
     }
 
 

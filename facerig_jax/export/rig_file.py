@@ -101,9 +101,9 @@ def save_rig(rig: Rig, path, head: HeadModel | None = None) -> None:
     sizes = check_arrays(path, arrays, RIG_SHAPES)
     if rig.neural is not None:
         arrays |= neural_arrays(path, rig.neural, sizes["P"])
-    arrays["neural"] = np.bool_(rig.neural is not None)
+    arrays["neural"] = np.asarray(rig.neural is not None)
     arrays["code_names"] = np.array(rig.code_names, dtype=np.str_)
-    arrays["unit_mm"] = np.float64(rig.unit_mm)
+    arrays["unit_mm"] = np.asarray(rig.unit_mm, np.float64)
     arrays["head_name"] = np.array(head.name if head is not None else "", dtype=np.str_)
     if head is not None:
         arrays |= {name: np.asarray(getattr(head, name), np.int32) for name in ("faces", "quads", "part")}
@@ -170,7 +170,7 @@ def save_views(path, views: Views, names) -> None:
     arrays |= {"crop_scale": views.crop.scale, "crop_offset": views.crop.offset}
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
     sizes = check_arrays(path, arrays, VIEW_SHAPES, finite=False)
-    arrays["crop_size"] = np.int32(views.crop.size)
+    arrays["crop_size"] = np.asarray(views.crop.size, np.int32)
     arrays["names"] = np.array([str(name) for name in names], dtype=np.str_)
     if len(arrays["names"]) != sizes["V"]:
         raise ValueError(f"{path}: {len(arrays['names'])} names for {sizes['V']} views.")

@@ -110,7 +110,8 @@ def look_at_face(
     work = thin(head)
     photo = jnp.concatenate([crops.srgb, crops.inside[..., None]], -1)
     maps, frame = flow_maps(work, photo, x, landmarks, flow_tables(work, config), config)
-    return Sight(*apply(flow_module(config), params, maps), frame)
+    offset, log_error = apply(flow_module(config), params, maps)
+    return Sight(offset, log_error, frame)
 
 
 def values_seen(sight: Sight, uv: jax.Array) -> jax.Array:

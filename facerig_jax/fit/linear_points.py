@@ -46,11 +46,12 @@ def position_model(head: HeadModel, index: jax.Array) -> PointModel:
 
 def surface_model(head: HeadModel, index: jax.Array) -> PointModel:
     """Position and two tangents of the vertices `index` (n,), C = 9."""
+    ring, ring_weight = head.ring, head.ring_weight
+    assert ring is not None, "the head was loaded, see head.load"
+    assert ring_weight is not None, "both or neither"
 
     def gather(basis):
-        tangents = jnp.einsum(
-            "...nmc,nmt->...ntc", basis[..., head.ring[index], :], head.ring_weight[index], precision=HIGHEST
-        )
+        tangents = jnp.einsum("...nmc,nmt->...ntc", basis[..., ring[index], :], ring_weight[index], precision=HIGHEST)
         flat = tangents.reshape(*tangents.shape[:-2], 6)
         return jnp.concatenate([basis[..., index, :], flat], -1)
 

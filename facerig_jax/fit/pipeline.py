@@ -96,6 +96,7 @@ def fit_correspondences(
       descent: Descent of (N, T) numbers.
       identities: (N, I) after each look.
     """
+    assert config.flow is not None
     bright = colour_data(head, crops, x, hyper, config, hyper.blur[0]).data.brightness
     trust = colour_trust(bright, hyper)[:, None]  # the colours of a dark photo are noise to the network too
 

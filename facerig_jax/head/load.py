@@ -57,6 +57,7 @@ def _calibrated(head: HeadModel) -> HeadModel:
     path = ASSETS / CALIBRATION_FILE
     if not path.is_file():
         return head
+    assert head.landmarks_dense is not None, "the embedded head has dense landmarks"
     arrays = read_arrays(path)
     points = LandmarkEmbedding(arrays.pop("triangle"), arrays.pop("barycentric"), head.landmarks_dense.weight)
     habits = LandmarkCalibration(**{key: array.astype(np.float32) for key, array in arrays.items()})
@@ -64,7 +65,7 @@ def _calibrated(head: HeadModel) -> HeadModel:
 
 
 def head_from_arrays(arrays: dict[str, np.ndarray], name: str) -> HeadModel:
-    """The subdivided head from the arrays of its file (their list: see `build.build_arrays`)."""
+    """The subdivided head from the arrays of its file (their list: see `experiments.build.head_model`)."""
     mean, identity, expression = (arrays[key].astype(np.float32) for key in ("mean", "identity", "expression"))
     topology = catmull_clark(arrays["quads"].astype(np.int64), len(mean))
     fields = arrays["albedo_fields"].astype(np.float32)

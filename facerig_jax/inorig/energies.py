@@ -150,6 +150,7 @@ def landmark_weights(head: HeadModel, config: InorigConfig) -> jax.Array:
     """(L,) how much each landmark counts, 1 on average: all of the 68; dense ones by trust and measured noise."""
     if not uses_dense(head, config):
         return jnp.ones(head.landmarks68.triangle.shape[0], head.mean.dtype)
+    assert head.landmarks_dense is not None
     weight = jnp.asarray(head.landmarks_dense.weight)
     if head.dense_calibration is not None:
         weight = weight / head.dense_calibration.deviation**2

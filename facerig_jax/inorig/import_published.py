@@ -44,7 +44,7 @@ def import_published(state_dict: Mapping[str, np.ndarray], config: InorigConfig 
       dtype: of the result; default that of each array.
 
     Returns:
-      Parameters, see `facerig_jax.networks.model`.
+      Parameters, see `inorig.params.parameter_shapes`.
 
     Raises:
       ValueError: an entry is missing, left over or of the wrong shape; the message names its key.

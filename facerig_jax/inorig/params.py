@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import re
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -55,7 +56,7 @@ def normalize_images(images: jax.Array) -> jax.Array:
 
 def image_modules(config: NetworkConfig) -> dict[str, nn.Module]:
     """The networks that see whole images or their maps, by their place in the parameters."""
-    modules = {
+    modules: dict[str, nn.Module] = {
         "rgb": Backbone(config.widths, config.rgb_blocks, config.norm),
         "albedo": Backbone(config.widths, config.albedo_blocks, config.norm),
     }
@@ -143,7 +144,9 @@ def parameter_shapes(config: InorigConfig) -> dict:
         def first(module: nn.Module, *inputs):
             return module.init(jax.random.key(0), *inputs)["params"]
 
-        params = {name: first(modules[name], image) for name in ("rgb", "albedo", "pose") if name in modules}
+        params: dict[str, Any] = {
+            name: first(modules[name], image) for name in ("rgb", "albedo", "pose") if name in modules
+        }
         for pyramid, backbone in PYRAMIDS.items():
             maps = apply(modules[backbone], params[backbone], image)[:-1]
             params[pyramid] = first(modules[pyramid], maps)

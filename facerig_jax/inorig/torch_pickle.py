@@ -144,7 +144,9 @@ def interpret(stream: bytes):
     Raises ValueError for a name outside `GLOBALS` and for an opcode with no meaning here; IndexError, KeyError or
     TypeError for a stream whose opcodes do not fit together.
     """
-    stack, marks, memo = [], [], {}
+    stack: list = []
+    marks: list[int] = []
+    memo: dict = {}
 
     def pop_to_mark() -> list:
         start = marks.pop()

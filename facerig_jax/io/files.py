@@ -10,14 +10,14 @@ import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 from etils import epath
 
 # Beginnings of addresses of stores, see epath; they need packages of their own (gs://: gcsfs, google-cloud-storage).
 STORES = ("gs://", "s3://", "az://")
-AnyPath = Path | epath.Path
+AnyPath: TypeAlias = Path | epath.Path
 IMAGE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
@@ -92,7 +92,7 @@ def atomic_write(path, mode: str = "wb", fsync: bool = False) -> Iterator[IO]:
 @contextlib.contextmanager
 def _write_here(path: Path, mode: str, fsync: bool) -> Iterator[IO]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, mode.replace("w", "x"), **text) as file:
@@ -134,7 +134,7 @@ def encode_image(image, kind: str = "PNG", quality: int = 88) -> bytes:
     """(H, W, 3) or (H, W) sRGB, uint8 or float in [0, 1] -> the bytes of a PNG, JPEG or WEBP file."""
     import imageio.v3 as iio  # takes a while, and few callers of this module write pictures
 
-    options = {"compress_level": 5} if kind == "PNG" else {"quality": quality}
+    options: dict[str, Any] = {"compress_level": 5} if kind == "PNG" else {"quality": quality}
     extension = f".{kind.lower()}"
     return iio.imwrite("<bytes>", to_bytes(image), plugin="pillow", extension=extension, is_batch=False, **options)
 

@@ -199,7 +199,7 @@ def interpolate(attributes: jax.Array, fragments: Fragments, faces: jax.Array) -
     b0, b1 = fragments.b0, fragments.b1
     weights = (b0, b1, jnp.where(fragments.ids > 0, 1 - b0 - b1, 0))
     corners = _corners(attributes, faces, fragments.ids)
-    return sum(weight[..., None] * corner for weight, corner in zip(weights, corners, strict=True))
+    return jnp.asarray(sum(weight[..., None] * corner for weight, corner in zip(weights, corners, strict=True)))
 
 
 def image_to_clip(vertices_img: jax.Array, height: int, width: int, depth_range: float = DEPTH_RANGE) -> jax.Array:

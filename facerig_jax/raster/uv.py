@@ -60,7 +60,7 @@ def uv_table(uv: jax.Array, faces: jax.Array, size: int) -> UVTable:
 def vertex_to_uv(attributes: jax.Array, table: UVTable) -> jax.Array:
     """Per-vertex values (P, C) -> texture (S, S, C); 0 where no triangle is."""
     check_shape("attributes", attributes, "P", "C")
-    return sum(attributes[table.vertices[..., k]] * table.weights[..., k, None] for k in range(3))
+    return jnp.asarray(sum(attributes[table.vertices[..., k]] * table.weights[..., k, None] for k in range(3)))
 
 
 def uv_to_vertex(texture: jax.Array, uv: jax.Array) -> jax.Array:

@@ -26,6 +26,7 @@ def scan_landmarks(head: HeadModel, points: np.ndarray | None, deviation: float)
     if len(points) == 468 and head.landmarks_dense is None:
         raise ValueError(f"The head {head.name} has no places for 468 landmarks; give 7 or 68.")
     embedding = head.landmarks_dense if len(points) == 468 else head.landmarks68
+    assert embedding is not None
     rows = np.array(POINTS7) if len(points) == 7 else np.arange(JAW if len(points) == 68 else 0, len(points))
     target = points if len(points) == 7 else points[rows]
     keep = np.isfinite(target).all(1) & (np.asarray(embedding.weight)[rows] > 0)

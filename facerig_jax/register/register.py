@@ -139,7 +139,7 @@ def register_scan(
 
 def _region(head: HeadModel) -> np.ndarray:
     """(P,) bool: the skin of the face, which is what a scan is compared with."""
-    return (head.face_mask > 0.5) & (head.part == SKIN)
+    return np.asarray((head.face_mask > 0.5) & (head.part == SKIN))
 
 
 def _expression_prior(head: HeadModel):

@@ -37,7 +37,9 @@ class ScannerConfig:
     rotated: bool = True
 
 
-def resample(head: HeadModel, vertices: np.ndarray, rng: np.random.Generator, config=ScannerConfig()) -> Scan:
+def resample(
+    head: HeadModel, vertices: np.ndarray, rng: np.random.Generator, config=ScannerConfig()
+) -> tuple[Scan, tuple[np.ndarray, np.ndarray]]:
     """A scan of a mesh in the head's topology, turned and moved at random, with 7 points.
 
     Points at random on the outer skin and the eyes, joined by a Delaunay triangulation of the texture plane: no vertex

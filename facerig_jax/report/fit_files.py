@@ -159,6 +159,7 @@ def gallery(result: Result, cell: int = 224) -> np.ndarray:
     row((pictures["input"] for pictures in shown), names)
     row((pictures["overlay"] for pictures in shown), ["fitted face"] * len(shown))
     row((pictures["geometry"] for pictures in shown), ["geometry"] * len(shown))
+    assert result.turntable is not None, "drawn wherever a report is asked for"
     n_frames = len(result.turntable)
     turns = [round(n_frames * k / columns) % n_frames for k in range(columns)]
     row((result.turntable[k] for k in turns), [f"rig, {360 * k // n_frames}°" for k in turns])

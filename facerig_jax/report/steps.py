@@ -48,7 +48,7 @@ class Steps:
 
 
 def step_energies(trace) -> dict[str, np.ndarray]:
-    """Name -> (S, T) energies of a learned solver's trace; terms that took no part are left out."""
+    """Name -> (S, T) energies of the published method's trace; terms that took no part are left out."""
     found = {name: np.asarray(trace["steps"][name], np.float64) for name in ENERGIES}
     return {name: values for name, values in found.items() if name == "total" or values.any()}
 
@@ -81,7 +81,7 @@ def fit_steps(head: HeadModel, fit: Fit, photos, names, used, size: int = 288) -
     crop = jax.tree.map(lambda x: x[view], fit.views.crop)
     drawn = _draw(head.faces, projected, moved, jnp.asarray(photos[view]), crop, size)
     pictures, fields, coverage = (np.asarray(x) for x in drawn)
-    heat = [heat_map(*field, mask > 0.99) for *field, mask in zip(fields, largest, coverage, strict=True)]
+    heat = [heat_map(field, most, mask > 0.99) for field, most, mask in zip(fields, largest, coverage, strict=True)]
     sizes = np.asarray(steps["size"], np.float64)
     return Steps(
         photo=names[view],
@@ -100,7 +100,8 @@ def _draw(faces, projected, moved, photo, crop: Crop, size: int):
     photo = crop_image(srgb_to_linear(photo.astype(jnp.float32) / 255), zoomed(crop, size))
 
     def clay(vertices):
-        return linear_to_srgb8(composite(*render_geometry(vertices, faces, size, size, 2, 0.0), photo))
+        image, coverage = render_geometry(vertices, faces, size, size, 2, 0.0)
+        return linear_to_srgb8(composite(image, coverage, photo))
 
     def field(inputs):
         vertices, distance = inputs

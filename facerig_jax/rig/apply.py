@@ -27,8 +27,9 @@ def apply_rig(rig: Rig, expression) -> tuple[jax.Array, jax.Array]:
     expression = jnp.asarray(expression)
     check_shape("expression", expression, ..., rig.n_codes)
     if rig.neural is not None:
-        flat = neural_mesh(rig, expression.reshape(-1, rig.n_codes))
-        return tuple(x.reshape(*expression.shape[:-1], *x.shape[1:]) for x in flat)
+        vertices, albedo = neural_mesh(rig, expression.reshape(-1, rig.n_codes))
+        shape = (*expression.shape[:-1], *vertices.shape[1:])
+        return vertices.reshape(shape), albedo.reshape(shape)
     moved = jnp.tensordot(expression, rig.expression_basis, 1, precision=HIGHEST)
     vertices = jnp.expand_dims(rig.neutral, range(expression.ndim - 1)) + moved
     return vertices, jnp.broadcast_to(rig.albedo, vertices.shape)

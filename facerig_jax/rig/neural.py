@@ -18,6 +18,7 @@ EXPRESSION_MM = 10.0
 def neural_mesh(rig: Rig, expression: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Vertices and linear RGB albedo, (V, P, 3) each, of a learned rig at expression codes (V, K)."""
     neural = rig.neural
+    assert neural is not None, "a learned rig"
     moved = displace(
         rig.expression_basis,
         neural.weights,

@@ -43,7 +43,7 @@ def value_noise(points, seed) -> jax.Array:
         for axis, upper in enumerate(corner):
             weight = weight * (t[axis] if upper else 1 - t[axis])
         total = total + weight * _unit(_hash([a + jnp.uint32(c) for a, c in zip(low, corner, strict=True)], seed))
-    return total
+    return jnp.asarray(total)
 
 
 def noise_stack(points, cells, seed) -> jax.Array:

@@ -17,6 +17,7 @@ from facerig_jax.synthetic.noise import smoothstep
 from facerig_jax.synthetic.people import Motion
 from facerig_jax.synthetic.placement import Placement, place
 from facerig_jax.synthetic.presets import SubjectConfig
+from facerig_jax.synthetic.wear import Shell
 from facerig_jax.types import HeadModel
 
 
@@ -38,7 +39,7 @@ class Person:
     wear: wear.Wear
     glasses: Glasses
     zones: skin.Zones
-    shell: wear.Shell
+    shell: Shell
 
 
 def make_person(
@@ -99,7 +100,7 @@ def coarse_faces(head: HeadModel):
     return head.faces if head.coarse_faces is None else head.coarse_faces
 
 
-def zone_masks(zones: skin.Zones):
+def zone_masks(zones: skin.Zones) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """The four masks (P,) that are interpolated: brows, beard, lips, cheeks."""
     return zones.brows, zones.beard, zones.lips, zones.cheeks
 

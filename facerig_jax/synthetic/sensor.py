@@ -94,7 +94,7 @@ def _grain(key, shape) -> jax.Array:
     """About normal: the sum of the four bytes of a random number, a tenth of the time of exact normals."""
     bits = jax.random.bits(key, shape)
     total = sum(((bits >> (8 * i)) & 255).astype(jnp.float32) for i in range(4))
-    return (total - 510) / 147.8
+    return jnp.asarray((total - 510) / 147.8)
 
 
 def _blur(image: jax.Array, focus, motion) -> jax.Array:
