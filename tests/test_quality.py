@@ -18,12 +18,12 @@ from facerig_jax.synthetic.subject import HARD, make_subject
 
 PHOTOS_FOLDER = Path(__file__).parents[1] / "docs" / "photos"
 # People of a seed that no training uses, two photos each, as they come.
-PEOPLE, FEW = 8, 3
+PEOPLE = 4
 PHOTOS = dataclasses.replace(HARD, n_views=2)
-# The mean error over that of the classical fit. Measured on the eight: 0.61 (0.953 of 1.562 mm) as it ships, 0.72 with
-# weights of zero; on the first three 0.70 as it ships, 1.43 with shuffled weights. 1.0001 times the weights change no
-# error by more than 0.001 mm.
-BAR, BAR_OF_FEW = 0.67, 0.9
+# Two things have to hold of the mean true error of the neutral. The fit ends nearer the truth than the classical one:
+# its error is below BAR of it. And what the network sees brings it there: after its looks, before any colours, the
+# error is below LOOKS of what the landmarks alone leave. MEASURED
+BAR, LOOKS = 0.8, 0.8
 
 
 @pytest.fixture(scope="module")
@@ -32,25 +32,34 @@ def people():
     return [make(facerig_jax.load()[1], VALIDATION_SEED, index, PHOTOS) for index in range(PEOPLE)]
 
 
-def errors(people, learned, **options) -> np.ndarray:
-    """True errors of the neutrals, mm, with some weights of the networks."""
+def errors(people, learned, config=None) -> np.ndarray:
+    """Mean true errors of the neutral, mm, (3,): after the landmarks, before the colours, at the end."""
     params, head = facerig_jax.load()
+    basis, mean = np.asarray(head.identity_basis), np.asarray(head.mean)
     found = []
     for person in people:
-        result = facerig_jax.fit_rig(person.images, {**params, "learned": learned}, head, **options)
-        assert int(result.status) == facerig_jax.Status.OK
-        found.append(vertex_error(result.rig.neutral * head.unit_mm, person.neutral, head.face_mask))
-    return np.array(found)
+        fit = facerig_jax.fit_rig(person.images, {**params, "learned": learned}, head, config=config)
+        assert int(fit.status) == facerig_jax.Status.OK
+        colours = len(fit.trace.photometric.moved)
+        codes = np.asarray(fit.trace.identity)[np.array([0, -1 - colours, -1])]
+        found.append(
+            [TRUE_ERROR(mean + np.tensordot(code, basis, 1), person.neutral, head.face_mask) for code in codes]
+        )
+    return np.mean(found, 0)
+
+
+TRUE_ERROR = jax.jit(vertex_error)
+
+
+def passes(found: np.ndarray, classical: np.ndarray) -> bool:
+    """Whether a fit with some weights is worth its network."""
+    landmarks, looks, end = found
+    return end < BAR * classical[-1] and looks < LOOKS * landmarks
 
 
 @pytest.fixture(scope="module")
 def classical(people):
-    return errors(people, {}, config=facerig_jax.CLASSICAL)
-
-
-@pytest.fixture(scope="module")
-def default(people):
-    return errors(people, shipped())
+    return errors(people, {}, facerig_jax.CLASSICAL)
 
 
 def shipped():
@@ -58,24 +67,21 @@ def shipped():
     return jax.tree.map(np.asarray, facerig_jax.load()[0]["learned"])
 
 
-def test_the_default_fit_is_nearer_the_truth_than_the_classical_one(classical, default):
-    assert default.mean() < BAR * classical.mean()
-    assert default[:FEW].mean() < BAR_OF_FEW * classical[:FEW].mean()
+def test_the_weights_that_ship_pass(people, classical):
+    found = errors(people, shipped())
+    assert passes(found, classical), (found, classical)
 
 
-def test_weights_a_ten_thousandth_larger_pass(people, default):
-    found = errors(people[:FEW], jax.tree.map(lambda x: 1.0001 * x, shipped()))
-    np.testing.assert_allclose(found, default[:FEW], atol=0.02)
+def test_weights_a_ten_thousandth_larger_pass(people, classical):
+    found = errors(people, jax.tree.map(lambda x: 1.0001 * x, shipped()))
+    assert passes(found, classical), (found, classical)
 
 
-def test_weights_of_zero_fail(people, classical):
-    found = errors(people, jax.tree.map(np.zeros_like, shipped()))
-    assert found.mean() > BAR * classical.mean()
-
-
-def test_shuffled_weights_fail(people, classical, rng):
-    found = errors(people[:FEW], jax.tree.map(lambda x: rng.permutation(x.ravel()).reshape(x.shape), shipped()))
-    assert found.mean() > BAR_OF_FEW * classical[:FEW].mean()
+@pytest.mark.parametrize("kind", ["zeroed", "shuffled"])
+def test_weights_that_say_nothing_fail(people, classical, kind, rng):
+    change = {"zeroed": np.zeros_like, "shuffled": lambda x: rng.permutation(x.ravel()).reshape(x.shape)}[kind]
+    found = errors(people, jax.tree.map(change, shipped()))
+    assert not passes(found, classical), (found, classical)
 
 
 def test_photos_alone_give_the_same_bits_as_photos_with_weights_and_head(people):

@@ -75,7 +75,8 @@ show(jax.make_jaxpr(lambda h, r, v: texture._unwrap(h, r, v, images, sizes, f(le
 show(jax.make_jaxpr(lambda h, r: texture._albedo_texture(h, r, 64))(head, rig))
 show(jax.make_jaxpr(lambda h, r, v: reprojection._reprojection(h, r, v))(head, rig, views))
 show(jax.make_jaxpr(lambda h, r, v: pictures._draw(h, r, v, images, 64))(head, rig, views))
-show(jax.make_jaxpr(lambda p, h: survey._survey(p, h, images, np.ones(2, bool), np.ones(2, bool)))(params["detector"], head))
+whole = lambda p, h: survey._survey(p, h, images, np.ones(2, bool), np.bool_(True))
+show(jax.make_jaxpr(whole)(params["detector"], head))
 """
 )
 
