@@ -22,7 +22,8 @@ PEOPLE = 4
 PHOTOS = dataclasses.replace(HARD, n_views=2)
 # Two things have to hold of the mean true error of the neutral. The fit ends nearer the truth than the classical one:
 # its error is below BAR of it. And what the network sees brings it there: after its looks, before any colours, the
-# error is below LOOKS of what the landmarks alone leave. MEASURED
+# error is below LOOKS of what the landmarks alone leave. Measured: as it ships 0.585 and 0.68; with zeroed weights 0.76
+# and 1.00, with shuffled ones 1.27 and 1.07 (classical 1.607 mm, landmarks alone 1.944 mm).
 BAR, LOOKS = 0.8, 0.8
 
 
