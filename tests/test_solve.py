@@ -316,8 +316,11 @@ def test_the_rung_taken_is_the_best_of_the_ladder(double):
     energies = [
         0.5 * jnp.sum(rosenbrock(start + solve_damped(normal, jnp.asarray(1e-2 * rung))) ** 2) for rung in LADDER
     ]
-    np.testing.assert_allclose(descent.after[0], min(energies), rtol=1e-12)
-    np.testing.assert_allclose(descent.taken[0], 1e-2 * LADDER[int(np.argmin(energies))], rtol=1e-12)
+    taken = int(np.argmin(np.abs(1e-2 * np.array(LADDER) - descent.taken[0])))
+    np.testing.assert_allclose(descent.after[0], energies[taken], rtol=1e-12)
+    enough = normal.energy - 0.99 * (normal.energy - min(energies))  # the least damped of those that do as well
+    assert energies[taken] <= enough
+    assert all(energy > enough for energy in energies[:taken])
 
 
 def test_a_stage_that_stays_says_whether_its_gradient_is_small(double):

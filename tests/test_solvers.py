@@ -277,4 +277,6 @@ def test_the_one_argument_form_is_the_explicit_form_under_jit_too():
     before = len(COMPILED)
     jax.tree.map(np.testing.assert_array_equal, short(whole / 255), explicit)
     assert len(COMPILED) == before
-    assert_close(views_of(jax.jit(short)(whole), [0]), views_of(explicit, [0]), SOLVERS["landmarks alone"].tolerance)
+    inside = jax.jit(short)(whole / 255)  # with weights and head as constants, which XLA folds: rounded otherwise
+    np.testing.assert_allclose(inside.views.landmarks, explicit.views.landmarks, atol=1e-3)
+    np.testing.assert_allclose(inside.rig.neutral, explicit.rig.neutral, atol=0.1)

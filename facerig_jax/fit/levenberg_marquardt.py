@@ -15,8 +15,10 @@ from facerig_jax.types import Descent
 MIN_DAMPING, MAX_DAMPING = 1e-7, 1e3
 # Every step proposes a move at each of these multiples of its damping; the next one starts a rung below what it took.
 LADDER = (1.0, 10.0, 100.0, 1000.0)
-# Energies that differ by fewer units in the last place are equal.
-ROUNDING = 8
+# Energies are equal that differ by less than this share of the best fall, or by fewer units in the last place: near the
+# end all rungs do alike, and rounding should not choose among them. Woodbury's identity takes one large sum of squares
+# from another, which leaves a fit's energies in single precision true to some thousand units.
+EQUAL, ROUNDING = 0.01, 4096
 
 
 @struct.dataclass
@@ -122,8 +124,9 @@ def levenberg_marquardt(
         totals = jax.vmap(lambda x: energy(x, weights))(jnp.concatenate([candidates, x[None], start[None]]))
         proposed, before, at_start = totals[:-2], totals[-2], totals[-1]
         proposed = jnp.where(jnp.isfinite(proposed), proposed, jnp.inf)
-        rounding = ROUNDING * jnp.finfo(x.dtype).eps * jnp.abs(before)
-        best = jnp.argmax(proposed <= jnp.min(proposed) + rounding)  # the least damped of equals
+        lowest, rounding = jnp.min(proposed), ROUNDING * jnp.finfo(x.dtype).eps * jnp.abs(before)
+        equal = jnp.maximum(EQUAL * (before - lowest), rounding)
+        best = jnp.argmax(proposed <= lowest + equal)  # the least damped of equals
         better = proposed[best] < before
         fall = jax.lax.stop_gradient(jax.vmap(lambda move: promised_fall(normal, move))(moves))
         record = Descent(
