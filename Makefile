@@ -25,8 +25,6 @@ lint: venv
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-# Quick compilation: see tests/conftest.py.
-test: export FACERIG_QUICK_COMPILE := 1
 test: lint
 	$(PY) -m pytest -q -m "not slow" -n 2 $(SPREAD) --durations=25 --ignore=$(WARP)
 	$(PY) -m pytest -q -m "not slow" $(WARP)

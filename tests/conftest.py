@@ -6,15 +6,6 @@ from pathlib import Path
 # The tests run side by side: numpy's matrix products with a thread per core would hold each other up.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import jaxlib
-
-# Tests compile hundreds of programs and run each for a moment. With FACERIG_QUICK_COMPILE=1 (make test) jaxlib 0.10
-# compiles a fit in a quarter of the time, into code that takes twice as long; XLA aborts on a flag that it does not
-# know, so other versions go without. .ci/run checks whole fits and the detector with the flags that ship too.
-if os.environ.get("FACERIG_QUICK_COMPILE") == "1" and jaxlib.__version__.startswith("0.10."):
-    quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
-
 import jax
 import numpy as np
 import pytest

@@ -164,6 +164,7 @@ def test_a_run_whose_processes_were_stopped_goes_on_to_the_same_end(resumed):
     assert "from update 0 " not in said[0]
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_other_and_the_run_goes_on_to_the_same_end(disturbed, resumed):
     (first, printed), (second, _) = disturbed[1]["killed"]
     assert second == -signal.SIGKILL
@@ -172,6 +173,7 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on_to_the_same_end(dis
     assert f"from update {EVERY} " in said[0]
 
 
+@pytest.mark.slow
 def test_both_processes_pass_over_a_damaged_newest_checkpoint(resumed):
     said = same_end(resumed, "damaged")
     assert f"checkpoints/{STEPS} " in said[0]

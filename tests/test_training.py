@@ -5,7 +5,6 @@ solver, test_flow the flow network.
 """
 
 import dataclasses
-import functools
 import json
 import os
 import signal
@@ -23,6 +22,9 @@ from helpers.training import COLOURS, damage, run, same
 
 from experiments import cli
 from experiments.train import prepare
+from facerig_jax.config import FitConfig, FlowConfig
+from facerig_jax.inorig.config import BASE
+from facerig_jax.io.serialize import to_plain
 from facerig_jax.synthetic.presets import SubjectConfig
 from facerig_jax.training.checkpoints import Checkpoints
 from facerig_jax.training.config import DataConfig, OptimizerConfig
@@ -196,7 +198,7 @@ def losses(config=COLOURS, updates=2, source=None):
     mesh = make_mesh()
     state, teacher = init_state(config, mesh), make_teacher(tiny.tiny_head(), config.model)
     examples, _ = make_examples(config, teacher, source or tiny.TinySubjects(), None)
-    update, weights = make_update(config, config.model.stages, mesh), jax.tree.map(jnp.float32, config.losses)
+    update, weights = make_update(config, config.stages_at(0), mesh), jax.tree.map(jnp.float32, config.losses)
     found = []
     for step in range(updates):
         state, measures = update(state, teacher, make_batch(examples, config, step, mesh), weights)
@@ -228,7 +230,10 @@ def test_prepared_subjects_come_back_from_their_folder_as_they_were_made(tmp_pat
     kept = make_examples(config, teacher, tiny.TinySubjects(), None)[0](3)
     same(made, kept)
     assert [path.name for path in tmp_path.rglob("*.npz")] == ["00000003.npz"]
-    other = dataclasses.replace(config, model=dataclasses.replace(config.model, crop_margin=2.0))
+    other = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, landmarks="68" if config.model.landmarks == "dense" else "dense"),
+    )
     with pytest.raises(ValueError, match="holds subjects with another model"):
         make_examples(other, teacher, tiny.TinySubjects(), None)
 
@@ -342,17 +347,31 @@ def test_weights_survive_a_file_and_others_are_refused(tmp_path):
         read_weights(tmp_path / "c.npz")
 
 
-@pytest.mark.parametrize("place", [("refine",), ("unroll",), ("start", "refine_steps")], ids=".".join)
-def test_settings_that_no_longer_exist_are_passed_over_where_they_ask_for_nothing(place, tmp_path):
+def file_of_version_1(path, **changes):
+    """The shipped weights as version 0.1 wrote them: both solvers' settings in one."""
+    start = {"crop_size": 192, "crop_margin": 1.35, "landmarks": "dense", "landmark_steps": 3, "expression_steps": 2}
+    start |= {"blur": [3.0, 0.4], "photometric_steps": 4, "refine_steps": 0, "max_points": 1500}
+    flow = {"uv_size": 96, "widths": [32, 64, 96, 128], "place": 16, "passes": 3, "points": 500, "noise": 6.0}
+    flow |= {"tracking_common": 0.06, "tracking_noise": 6.0}
+    settings = to_plain(BASE) | {"start": start, "flow": flow, "stages": 0, "refine": 0, "unroll": False} | changes
     with np.load(TRAINED) as file:
-        arrays = dict(file)
-    for value in (0, 3):
-        settings = json.loads(str(arrays["config"]))
-        functools.reduce(dict.get, place[:-1], settings)[place[-1]] = value
-        np.savez(tmp_path / f"{value}.npz", **(arrays | {"config": np.array(json.dumps(settings))}))
-    assert read_weights(tmp_path / "0.npz")[1] == trained()[1]
-    with pytest.raises(ValueError, match=f"ask for '{place[-1]}', which no longer exists; only (0|False) is read"):
-        read_weights(tmp_path / "3.npz")
+        arrays = {name: value for name, value in file.items() if name != "solver"}
+    arrays |= {"schema_version": np.int32(1), "config": np.array(json.dumps(settings))}
+    np.savez(path, **arrays)
+    return path
+
+
+def test_weights_of_version_1_are_read_with_their_settings(tmp_path):
+    params, config = read_weights(file_of_version_1(tmp_path / "old.npz"))
+    flow = dataclasses.replace(FlowConfig(), passes=3)
+    assert config == FitConfig(flow=flow, crop_size=192, expression_steps=2, max_points=1500)
+    jax.tree.map(np.testing.assert_array_equal, params, trained()[0])
+
+
+@pytest.mark.parametrize("changes", [{"refine": 3}, {"unroll": True}, {"stages": 3}])
+def test_weights_of_version_1_that_ask_for_what_is_gone_are_refused_in_words(changes, tmp_path):
+    with pytest.raises(ValueError, match="old.npz: weights of stages on top of a fit, which only version 0.1 reads"):
+        read_weights(file_of_version_1(tmp_path / "old.npz", **changes))
 
 
 def test_held_out_seeds_are_refused():

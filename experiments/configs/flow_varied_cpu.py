@@ -26,20 +26,18 @@ before knew of the basis' own people, and most of what this one learnt.
 
 import dataclasses
 
-from facerig_jax.config import FitConfig, FlowConfig
-from facerig_jax.inorig.config import BASE
+from facerig_jax.config import FitConfig
 from facerig_jax.synthetic.subject import HARD_VARIED, TRAIN_VARIED
 from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
 
 
 def config() -> TrainConfig:
     """The settings."""
-    start = FitConfig(landmark_steps=3, blur=(3.0, 0.4), photometric_steps=4, expression_steps=3)
     return TrainConfig(
         name="flow_varied_cpu",
         task="flow",
         init="facerig_jax/networks/assets/trained.npz",
-        model=dataclasses.replace(BASE, stages=0, start=start, flow=FlowConfig()),
+        model=FitConfig(),
         data=DataConfig(
             subject=dataclasses.replace(TRAIN_VARIED, n_views=4),
             others=(dataclasses.replace(HARD_VARIED, n_views=4, size=320),),
