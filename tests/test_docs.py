@@ -66,8 +66,7 @@ for source in SOURCES:
         DEFINED.setdefault(defined, set()).add(source)
 
 
-# training/ cites one by a former name.
-@pytest.mark.parametrize("path", [path for path in SOURCES if path.parts[-2] != "training"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_functions_that_docstrings_cite_are_in_the_modules_they_name(path):
     for cited in re.findall(r"`((?:[a-z]\w*\.)+\w+)`", path.read_text()):
         module, _, name = cited.rpartition(".")

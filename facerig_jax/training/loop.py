@@ -64,7 +64,7 @@ def train(
     """Trains, or goes on training, in a folder.
 
     Args:
-      config: settings; see `records.open_workdir` for what may change when a run is resumed.
+      config: settings; see `workdir.open_workdir` for what may change when a run is resumed.
       workdir: folder for config.json, metrics.jsonl, tensorboard/, checkpoints/, weights.npz and DONE.
       head: morphable head, its triangles given as numbers.
       source: subjects to train on.
