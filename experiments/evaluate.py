@@ -3,7 +3,7 @@
     python -m experiments.evaluate --out=DIR [--count=100]           # all methods, all protocols, CSV and plots
                                    [--weights=FILE,...] [--renderer=train] [--views=4]
     python -m experiments.evaluate --subjects=DIR --out=DIR2         # the same on scanned people
-    python -m experiments.evaluate --what=ablation --out=DIR         # the same for the learned solver without its parts
+    python -m experiments.evaluate --what=ablation --out=DIR         # the same for the default fit without its parts
     python -m experiments.evaluate --what=tune --method=adam         # a baseline's numbers, on the validation split
     python -m experiments.evaluate --what=subjects --subjects=DIR    # scanned people, NoW alone: mean face, classical,
                                    [--views=4]                       # learned

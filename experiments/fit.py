@@ -115,7 +115,7 @@ def check_flags() -> None:
 
 
 def load_parameters():
-    """params and head on the device; refuses to go on where the learned solver has no weights."""
+    """params and head on the device; refuses to go on where a preset has no weights."""
     params, head = load(_PRESET.value, allow_untrained=_UNTRAINED.value)
     return ({**params, "learned": given_weights()[0]} if _WEIGHTS.value else params), head
 

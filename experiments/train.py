@@ -1,4 +1,4 @@
-"""Trains the learned solver, or goes on with a run that was stopped:
+"""Trains networks, or goes on with a run that was stopped:
 
     python -m experiments.train --config=experiments/configs/smoke.py --workdir=out/smoke [--set data.seed=1]
 

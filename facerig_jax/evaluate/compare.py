@@ -35,7 +35,7 @@ MAX_TIME_STEPS = 1000
 
 
 def compare(options) -> None:
-    """The table of all methods, or with --what=ablation of the learned solver without its parts.
+    """The table of all methods, or with --what=ablation of a solver without its parts.
 
     Args:
       options: the flags, see experiments.evaluate.
@@ -163,7 +163,7 @@ def max_views(options) -> int:
 
 
 def read_method(path: str) -> tuple[str, dict, FitConfig | InorigConfig, str]:
-    """Weights of the learned solver: what to add to its name, parameters, settings, and the file's checksum."""
+    """Weights of a solver: what to add to its name, parameters, settings, and the file's checksum."""
     try:
         params, config = read_weights(path)
     except FileNotFoundError as error:
@@ -186,7 +186,7 @@ def is_learned(config: FitConfig | InorigConfig) -> bool:
 
 
 def steps_in_time(head, sample: Sample, config: InorigConfig, params: dict | None, views: int) -> int:
-    """Adam's steps in the run time of the learned solver, both measured here and now, best of three."""
+    """Adam's steps in the run time of the published method, both measured here and now, best of three."""
     photos = first_views(sample, views).photos
     simple = runs.without_training(config)
     empty = init_params(jax.random.key(0), methods.linear(simple))

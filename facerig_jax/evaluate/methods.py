@@ -61,7 +61,7 @@ class Settings:
     config:     of the published method whose energies and unknowns the descent baselines share, but for what only
                 training gives, the feature energy and the pose regressor.
     classical:  of the classical solver.
-    time_steps: Adam's steps in the learned solver's run time, 0: not known.
+    time_steps: Adam's steps in the published method's run time, 0: not known.
     """
 
     config: InorigConfig = BASE

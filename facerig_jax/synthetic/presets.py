@@ -69,7 +69,7 @@ class SubjectConfig:
 PLAIN = SubjectConfig()
 # The second table of the figures: everything the solver's model leaves out.
 HARD = SubjectConfig(distance=(350.0, 3000.0), off_basis=1.0, specular=0.35, sharp_light=0.5, noise=0.02)
-# What the learned solver is trained on: everything on.
+# What networks are trained on: everything on.
 TRAIN = SubjectConfig(
     size=256,
     yaw=50.0,

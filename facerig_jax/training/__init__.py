@@ -1,1 +1,1 @@
-"""Training the learned solver: losses over the whole trajectory, the update, checkpoints, the loop."""
+"""Training networks: losses over the whole trajectory, the update, checkpoints, the loop."""
