@@ -96,6 +96,8 @@ def test_settings_and_weights_of_another_solver_are_refused_in_words(photos):
         fit(*photos, hyper=facerig_jax.Hyper())
     with pytest.raises(ValueError, match="hyper: expected Hyper, got EnergyWeights"):
         fit(*photos, config=facerig_jax.FitConfig(), hyper=EnergyWeights())
+    with pytest.raises(ValueError, match="hyper.blur: at least one is needed"):
+        fit(*photos, config=facerig_jax.FitConfig(), hyper=facerig_jax.Hyper(blur=()))
     with pytest.raises(ValueError, match="config: expected FitConfig or InorigConfig, got str"):
         fit(*photos, config="classical")
     with pytest.raises(ValueError, match=r"params: .* has shape .*, these settings need"):
