@@ -116,7 +116,7 @@ def settings(config, hyper, solver: str | None = None):
     if hyper is None:
         hyper = EnergyWeights() if isinstance(config, InorigConfig) else default_hyper(config)
     check_kind("hyper", hyper, EnergyWeights if isinstance(config, InorigConfig) else Hyper)
-    if isinstance(hyper, Hyper) and not jnp.size(hyper.blur):
+    if isinstance(hyper, Hyper) and not as_arrays(hyper).blur.size:
         raise ValueError(
             "hyper.blur: at least one is needed, px; FitConfig(photometric_steps=0) leaves the colours out."
         )
