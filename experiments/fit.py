@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from absl import flags
 
+import facerig_jax
 from experiments import cli
 from experiments.candidates import choose, read_inputs
 from experiments.faces import check_face
@@ -239,7 +240,8 @@ def draw(head, fit, texture: Future, placed: Future, batch: Batch, photos, files
 
 def make_record(inputs: Inputs, phases) -> dict:
     """Versions, flags, timings and inputs, for fit.json."""
-    versions = {name: importlib.metadata.version(name) for name in ("facerig_jax", "jax", "jaxlib", "flax", "numpy")}
+    versions = {"facerig_jax": facerig_jax.__version__}
+    versions |= {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "numpy")}
     return {
         "versions": versions | {"python": platform.python_version()},
         "device": f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}",

@@ -16,7 +16,7 @@ from facerig_jax.fit.status import Status, describe  # noqa: E402
 from facerig_jax.head import load_head  # noqa: E402
 from facerig_jax.pytrees import register_types  # noqa: E402
 from facerig_jax.rig.apply import apply_rig  # noqa: E402
-from facerig_jax.types import Fit, HeadModel, Photos, Rig, Trace, Views  # noqa: E402
+from facerig_jax.types import Cover, Fit, HeadModel, Photos, Rig, Trace, Views  # noqa: E402
 
 __version__ = "0.2.0"
 
@@ -24,6 +24,7 @@ register_types(types, config)  # so that jax.export can write fits, rigs and set
 
 __all__ = [
     "CLASSICAL",
+    "Cover",
     "Fit",
     "FitConfig",
     "FlowConfig",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import warnings
 from collections.abc import Mapping
@@ -101,7 +102,7 @@ def fit_rig(
     """
     config, hyper = settings(config, hyper, solver)
     photos = as_photos(images, image_size, view_mask, landmarks, landmark_weight)
-    params, head = _models(params, head, config)
+    params, head = _models(params, head, config, photos.landmarks is not None)
     return _fit(photos, params, head, as_arrays(hyper), config)
 
 
@@ -111,6 +112,10 @@ def settings(config, hyper, solver: str | None = None):
         warnings.warn("solver= is deprecated: config=FitConfig() or CLASSICAL says it.", DeprecationWarning, 3)
         named = CLASSICAL if check_choice("solver", solver, SOLVERS) == "classical" else trained()[1]
         config = named if config is None else config
+        if solver == "classical" and isinstance(config, FitConfig):
+            config = dataclasses.replace(config, flow=None)
+        elif solver == "learned" and isinstance(config, FitConfig) and config.flow is None:
+            raise ValueError("solver: 'learned' has a network, config.flow=None none; leave solver out.")
     config = trained()[1] if config is None else config
     check_kind("config", config, (FitConfig, InorigConfig))
     if hyper is None:
@@ -150,13 +155,15 @@ def as_photos(images, image_size=None, view_mask=None, landmarks=None, landmark_
     return Photos(images, size, mask, landmarks, jnp.broadcast_to(weight, (n_views, N_LANDMARKS)))
 
 
-def _models(params, head, config) -> tuple[dict, HeadModel]:
+def _models(params, head, config, landmarks_given: bool) -> tuple[dict, HeadModel]:
     """Weights and head, default where not given; refuses what is none, or does not belong to the settings."""
     hint = "They are what facerig_jax.load() returns: fit_rig(images, params, head)."
     check_kind("params", {} if params is None else params, Mapping, hint)
     if head is not None:
         check_kind("head", head, HeadModel, hint)
     networks = isinstance(config, InorigConfig) or config.flow is not None
+    if params is None and isinstance(config, InorigConfig):
+        raise ValueError("params: no trained weights of the published method ship; give params, see facerig_jax.load.")
     if params is None or head is None:
         default_params, default_head = load()
         if networks and params is None and head is not None and head.mean.shape != default_head.mean.shape:
@@ -166,6 +173,8 @@ def _models(params, head, config) -> tuple[dict, HeadModel]:
         raise ValueError("params: this solver needs the networks' weights, params['learned'], see facerig_jax.load().")
     if networks:
         check_params(params["learned"], config)
+    if "detector" not in params and not landmarks_given:
+        raise ValueError("params: without landmarks= the detector is needed, params['detector'], see facerig_jax.load.")
     return params, head
 
 

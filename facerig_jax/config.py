@@ -53,6 +53,13 @@ class FitConfig:
 
     def __post_init__(self):
         check_choice("landmarks", self.landmarks, ("dense", "68"))
+        if self.flow is not None and not isinstance(self.flow, FlowConfig):
+            raise ValueError(f"flow: a FlowConfig or None is needed, got {self.flow!r}.")
+        least = {"crop_size": 16, "landmark_steps": 1, "photometric_steps": 0, "expression_steps": 0, "max_points": 1}
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+                raise ValueError(f"{name}: a whole number from {lowest} on is needed, got {value!r}.")
 
 
 @struct.dataclass

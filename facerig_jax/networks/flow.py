@@ -94,5 +94,9 @@ def flow_shapes(config: FlowConfig) -> dict:
         raise ValueError(f"flow.widths: multiples of {GROUPS} are needed, got {config.widths}.")
     if config.uv_size % 2 ** len(config.widths):
         raise ValueError(f"flow.uv_size: a multiple of {2 ** len(config.widths)} is needed, got {config.uv_size}.")
-    seen = jax.ShapeDtypeStruct((1, config.uv_size, config.uv_size, N_FLOW), jnp.float32)
-    return jax.eval_shape(flow_module(config).init, jax.random.key(0), seen)["params"]
+
+    def shapes():
+        seen = jnp.zeros((1, config.uv_size, config.uv_size, N_FLOW))
+        return flow_module(config).init(jax.random.key(0), seen)["params"]
+
+    return jax.eval_shape(shapes)

@@ -67,7 +67,10 @@ def _of_views(descent: Descent, names, used) -> dict:
 
 
 def curves(trace: Trace | dict, names, used) -> dict[str, np.ndarray]:
-    """Name -> (T + 1,) energies where each step starts and where the last ends; arguments as for `records`."""
+    """Name -> (T + 1,) energies where each step starts and where the last ends; arguments as for `records`.
+
+    Every step has weights of its own, so what is shown is the end and, before it, how far each step fell.
+    """
     if isinstance(trace, dict):
         terms = step_energies(trace)
         return {
@@ -75,7 +78,8 @@ def curves(trace: Trace | dict, names, used) -> dict[str, np.ndarray]:
         }
     rows = {}
     for name, descent in stages(trace).items():
-        path = np.concatenate([descent.before, descent.after[..., -1:]], -1)
+        falls = np.cumsum((descent.before - descent.after)[..., ::-1], -1)[..., ::-1]
+        path = np.asarray(descent.after)[..., -1:] + np.concatenate([falls, np.zeros_like(falls[..., :1])], -1)
         if name != EXPRESSION:
             rows[name] = path
         else:

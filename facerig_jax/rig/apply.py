@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from facerig_jax.checks import check_shape
+from facerig_jax.checks import check_kind, check_shape
 from facerig_jax.numerics import HIGHEST
 from facerig_jax.rig.neural import neural_mesh
 from facerig_jax.types import Rig
@@ -24,6 +24,7 @@ def apply_rig(rig: Rig, expression) -> tuple[jax.Array, jax.Array]:
     Raises:
       ValueError: the code's width does not fit the rig.
     """
+    check_kind("rig", rig, Rig, "A fit's rig is fit.rig.")
     expression = jnp.asarray(expression)
     check_shape("expression", expression, ..., rig.n_codes)
     if rig.neural is not None:
