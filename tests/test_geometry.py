@@ -7,7 +7,7 @@ import pytest
 from jax.test_util import check_grads
 
 from facerig_jax.geometry.alignment import similarity
-from facerig_jax.geometry.camera import from_image, normalized_to_pose, project, resized_pose, to_image
+from facerig_jax.geometry.camera import from_image, normalized_to_pose, project, to_image
 from facerig_jax.geometry.crop import crop_around, crop_image, inside_photo, to_crop, to_photo, zoom_points, zoomed
 from facerig_jax.geometry.rotation import euler_to_matrix, matrix_to_euler, rotate
 from facerig_jax.geometry.sampling import bilinear, central_differences, image_to_map_points, sample_smooth
@@ -112,16 +112,6 @@ def test_points_behind_the_camera_stay_finite_with_finite_gradient():
 def test_image_and_projected_frame_are_inverse(rng):
     points = jnp.asarray(rng.normal(size=(5, 3)) * 50)
     np.testing.assert_allclose(from_image(to_image(points, 120, 90)[:, :2], 120, 90), points[:, :2], atol=1e-12)
-
-
-def test_a_resized_pose_puts_points_where_the_resized_crop_has_them(rng):
-    points, pose = 40 * rng.normal(size=(20, 3)), jnp.array([0.1, 0.3, -0.2, 1.2, 3.0, -4.0])
-    square = rng.uniform(0, 500, (9, 2))
-    in_photo = []
-    for size in (256, 96):
-        seen = to_image(project(points, resized_pose(pose, 256, size), 1e-3), size, size)[:, :2]
-        in_photo.append(to_photo(seen, crop_around(square, size, 1.35)))
-    np.testing.assert_allclose(*in_photo, atol=1e-9)
 
 
 def test_projection_gradients_agree_with_finite_differences(rng):

@@ -1,6 +1,6 @@
 """Where the points of a roughly fitted face really are in the photos: seen by a network, in UV space, view by view.
 
-It takes the detector's place in the classical fit. The detector names 468 points without knowing the face; this network
+It takes the detector's place in the fit. The detector names 468 points without knowing the face; this network
 sees the photo drawn onto the fitted face, so that what is not where it should be stands out, says how far it is off and
 how sure it is, and the fit goes on from there.
 """

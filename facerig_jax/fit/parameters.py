@@ -1,4 +1,4 @@
-"""The unknowns of a classical fit and their flat layout: shared ones first, then every view's own."""
+"""The unknowns of a fit and their flat layout: shared ones first, then every view's own."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What the classical solver adds up: whitened residuals with their Jacobians for landmarks, colours and priors."""
+"""What a fit adds up: whitened residuals with their Jacobians for landmarks, colours and priors."""
 
 from __future__ import annotations
 

@@ -75,16 +75,6 @@ def pose_to_normalized(pose: jax.Array, unit_mm: float = 1e-3, image_size: int =
     return (pose - shift) / gain
 
 
-def resized_pose(pose: jax.Array, size: int, new_size: int) -> jax.Array:
-    """The real pose (..., 6) in a crop of side `size` -> in a crop of the same square of side `new_size`, px."""
-    zoom = new_size / size
-    # Pixel centres are at integers, so the squares' centres lie half a pixel off the projected frames' origins.
-    change = jnp.array([1.0, 1.0, 1.0, zoom, zoom, zoom], pose.dtype)
-    shift = 0.5 * (zoom - 1) * jnp.array([0.0, 0.0, 0.0, 0.0, 1.0, 1.0], pose.dtype)
-    axes = range(pose.ndim - 1)
-    return pose * jnp.expand_dims(change, axes) + jnp.expand_dims(shift, axes)
-
-
 def _normalisation(unit_mm: float, image_size: int, like: jax.Array) -> tuple[jax.Array, jax.Array]:
     size, axes = image_size / 256, range(like.ndim - 1)
     gain = jnp.array([1.0, 1.0, 1.0, 0.5 * unit_mm * size, 10.0 * size, 10.0 * size], like.dtype)
