@@ -407,7 +407,7 @@ def test_the_warp_kernel_compiles_for_cuda_without_a_device(tmp_path):
 
 
 def fresh(name):
-    """A module of the geometry package, run once more beside the one in use."""
+    """A module of the raster package, run once more beside the one in use."""
     path = Path(raster_jax.__file__).with_name(f"{name}.py")
     spec = importlib.util.spec_from_file_location(f"fresh_{name}", path)
     module = importlib.util.module_from_spec(spec)
@@ -418,8 +418,8 @@ def fresh(name):
 @pytest.mark.parametrize(
     ("module", "package", "advice"),
     [
-        ("raster_warp", "warp", r"'warp' needs warp-lang .* pip install 'facerig_jax\[warp\]'"),
-        ("raster_nvdiffrast", "nvdiffrast", r"'nvdiffrast' needs nvdiffrast and PyTorch.*github.com/NVlabs/nvdiffrast"),
+        ("warp_backend", "warp", r"'warp' needs warp-lang .* pip install 'facerig_jax\[warp\]'"),
+        ("nvdiffrast_backend", "nvdiffrast", r"'nvdiffrast' needs nvdiffrast and PyTorch.*github.com/NVlabs/nvdiffrast"),
     ],
 )
 def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch, module, package, advice):
@@ -446,7 +446,7 @@ def nvdiffrast_stand_in(monkeypatch):
     drawing = types.SimpleNamespace(rasterize=draw, RasterizeCudaContext=context)
     monkeypatch.setitem(sys.modules, "nvdiffrast", types.SimpleNamespace(torch=drawing))
     monkeypatch.setitem(sys.modules, "nvdiffrast.torch", drawing)
-    module = fresh("raster_nvdiffrast")
+    module = fresh("nvdiffrast_backend")
 
     class Tensor(np.ndarray):
         device = types.SimpleNamespace(index=0)

@@ -62,7 +62,7 @@ def get_rasterizer(name: str = "auto") -> Rasterizer:
     """The backend called `name`, never another in its place.
 
     'jax' is portable XLA operations; 'warp' (extra `[warp]`) is one compiled kernel, for CPU and CUDA, that sees the
-    same; 'nvdiffrast' (installed by hand, non-commercial licence) is CUDA only and coarser, see `raster_nvdiffrast`.
+    same; 'nvdiffrast' (installed by hand, non-commercial licence) is CUDA only and coarser, see `nvdiffrast_backend`.
     'auto' is 'jax' everywhere: it alone is always installed and runs on TPUs, and no GPU has been measured yet. Compare
     them on your machine with `python -m experiments.benchmark --what=raster`.
 
@@ -78,13 +78,13 @@ def get_rasterizer(name: str = "auto") -> Rasterizer:
     """
     check_choice("rasterizer", name, RASTERIZERS)
     if name == "warp":
-        from facerig_jax.raster import warp_backend as raster_warp
+        from facerig_jax.raster import warp_backend
 
-        return raster_warp.triangle_ids
+        return warp_backend.triangle_ids
     if name == "nvdiffrast":
-        from facerig_jax.raster import nvdiffrast_backend as raster_nvdiffrast
+        from facerig_jax.raster import nvdiffrast_backend
 
-        return raster_nvdiffrast.triangle_ids
+        return nvdiffrast_backend.triangle_ids
     return raster_jax.triangle_ids
 
 
