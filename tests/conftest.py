@@ -27,6 +27,7 @@ LONGEST = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of its own
 def pytest_collection_modifyitems(items):
     """For --dist=loadgroup --no-loadscope-reorder: a file is a group unless its tests say otherwise, longest first."""
     place = {name: number for number, name in enumerate(LONGEST)}
@@ -34,6 +35,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node, ids):
+    """Refuses to run where the groups are not heeded: each worker would compile nearly everything."""
+    if node.config.option.dist == "loadgroup" and not all("@" in name for name in ids):
+        pytest.exit("This pytest hides the groups of tests from pytest-xdist: install the one setup.cfg asks for.", 4)
 
 
 @pytest.fixture(scope="session")

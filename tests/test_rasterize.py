@@ -419,7 +419,11 @@ def fresh(name):
     ("module", "package", "advice"),
     [
         ("warp_backend", "warp", r"'warp' needs warp-lang .* pip install 'facerig_jax\[warp\]'"),
-        ("nvdiffrast_backend", "nvdiffrast", r"'nvdiffrast' needs nvdiffrast and PyTorch.*github.com/NVlabs/nvdiffrast"),
+        (
+            "nvdiffrast_backend",
+            "nvdiffrast",
+            r"'nvdiffrast' needs nvdiffrast and PyTorch.*github.com/NVlabs/nvdiffrast",
+        ),
     ],
 )
 def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch, module, package, advice):
