@@ -26,8 +26,8 @@ lint: venv
 	$(PY) -m mypy
 
 test: lint
-	$(PY) -m pytest -q -m "not slow" -n 2 $(SPREAD) --durations=25 --ignore=$(WARP)
-	$(PY) -m pytest -q -m "not slow" $(WARP)
+	$(PY) -m pytest -q -m "not slow and not thorough" -n 2 $(SPREAD) --durations=25 --ignore=$(WARP)
+	$(PY) -m pytest -q -m "not slow and not thorough" $(WARP)
 
 test-all: lint
 	$(PY) -m pytest -q -n 2 $(SPREAD) --durations=25 --ignore=$(WARP)

@@ -306,6 +306,7 @@ def test_a_prediction_that_is_not_finite_counts_as_the_mean_face(tmp_path, sampl
     assert failed["vertex"] == mean["vertex"]
 
 
+@pytest.mark.thorough
 def test_a_whole_run_writes_table_files_and_plots_and_goes_on_where_it_stopped(tmp_path, samples, rows, settings):
     head, calls = tiny_head(), []
 

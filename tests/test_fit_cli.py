@@ -284,6 +284,7 @@ def test_without_any_face_nothing_is_written(tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["photos"]
 
 
+@pytest.mark.thorough
 def test_all_bundled_photos_reproject_within_the_bar(six):
     _, result = six
     _, head = load()

@@ -115,6 +115,7 @@ def test_every_pass_starts_from_what_the_one_before_found(passes, monkeypatch):
     np.testing.assert_allclose(moved - still, 2 * passes, atol=0.15 * passes)
 
 
+@pytest.mark.thorough
 def test_points_and_colours_keep_their_say_when_expressions_are_fitted_to_landmarks():
     """The landmarks lie 3 px beside the points: the less they count for, the nearer the face stays to the points."""
     crops, *_ = look(turned=False)

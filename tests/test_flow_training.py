@@ -30,6 +30,7 @@ FLOW = FlowConfig(uv_size=32, widths=(8, 8), place=4, passes=2, points=60)
 START = FitConfig(flow=FLOW, crop_size=SIZE, photometric_steps=0, landmark_steps=3)
 
 
+@pytest.mark.thorough
 def test_the_loss_is_least_where_the_network_says_the_truth():
     """The truth is put two mm to the right and one down of the fit; so does the network say, with an error of e^0.5."""
     config = TrainConfig(task="flow", model=START, data=DataConfig(source="here"))

@@ -25,6 +25,7 @@ from facerig_jax.weights import check_params
 WEIGHTS = EnergyWeights(light_ridge=1e-3)
 # Without networks that decode: the same program, much faster to compile.
 LINEAR = tiny.changed(linear_rig=True)
+THOROUGH, SLOW = pytest.mark.thorough, pytest.mark.slow
 
 
 @functools.partial(jax.jit, static_argnames=("config", "see"))
@@ -191,6 +192,7 @@ class TestMasksAndBatches:
         assert not trace["steps"]["feature"].any(), "one view has nothing to be consistent with"
         assert is_finite((trace, other_trace))
 
+    @THOROUGH
     def test_a_batch_of_padded_subjects_is_each_subject_alone(self, observed, solved, rng):
         other = tiny.observe(tiny.tiny_head(), np.random.default_rng(1))
         batch = jax.tree.map(lambda *x: jnp.stack(x), padded(observed, rng), padded(other, rng, garbage=0.3))
@@ -213,13 +215,13 @@ class TestMasksAndBatches:
         assert not trace["steps"]["feature"].any()
         assert (trace["steps"]["landmark"] > 0).all()
 
-    @pytest.mark.slow
+    @SLOW
     def test_a_single_view_is_finite_with_all_networks(self, observed):
         state, trace = solve(jax.tree.map(lambda x: x[:1], observed))
         assert is_finite((state, trace))
         assert not trace["steps"]["feature"].any()
 
-    @pytest.mark.parametrize("stages", [1, pytest.param(3, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("stages", [pytest.param(1, marks=THOROUGH), pytest.param(3, marks=SLOW)])
     def test_bfloat16_networks_are_finite_and_near(self, stages, observed):
         config = tiny.changed(stages=stages, dtype="bfloat16")
         params = tiny.tiny_params(tiny.changed(stages=stages))
@@ -268,9 +270,8 @@ def nothing_detached(monkeypatch):
 
 
 class TestGradients:
-    @pytest.mark.slow
     @pytest.mark.usefixtures("nothing_detached")
-    @pytest.mark.parametrize("stage", [0, 1, 2])
+    @pytest.mark.parametrize("stage", [pytest.param(n, marks=SLOW if n < 2 else THOROUGH) for n in range(3)])
     def test_a_stage_agrees_with_finite_differences(self, stage, observed, rng):
         config = tiny.changed(detach=False, geometry_from_colour=True, steps=2)
         with jax.enable_x64(True):
@@ -285,7 +286,7 @@ class TestGradients:
 
             tiny.check_slopes(values, (stages[stage], state.pose, state.expression), rng)
 
-    @pytest.mark.slow
+    @SLOW
     @pytest.mark.usefixtures("nothing_detached")
     def test_all_nine_steps_agree_with_finite_differences(self, observed, rng):
         """Without the feature energy, whose sampler has its own rule, and on photos that are linear in position."""
@@ -299,8 +300,11 @@ class TestGradients:
 
             tiny.check_slopes(values, (problem.params,), rng)
 
-    @pytest.mark.slow  # .ci/run runs the linear one
-    @pytest.mark.parametrize("config", [LINEAR, tiny.CONFIG], ids=["linear", "all"])
+    @pytest.mark.parametrize(
+        "config",
+        [pytest.param(LINEAR, marks=THOROUGH), pytest.param(tiny.CONFIG, marks=SLOW)],
+        ids=["linear", "all"],
+    )
     def test_reverse_mode_through_nine_steps_is_the_same_with_checkpoints(self, config, observed):
         head, params = tiny.tiny_head(), tiny.tiny_params(config)
 
@@ -322,6 +326,7 @@ class TestGradients:
             assert all(x.any() for x in jax.tree.leaves(decoders)) != config.linear_rig
         assert_close(slope(params, dataclasses.replace(config, checkpoint=True)), kept, 1e-3)
 
+    @THOROUGH
     @pytest.mark.parametrize("detach", [True, False])
     def test_detaching_stops_what_flows_between_stages(self, detach, observed):
         config = dataclasses.replace(LINEAR, detach=detach)
@@ -335,6 +340,7 @@ class TestGradients:
         found = jax.grad(slope, (0, 1))(state.pose, state.rig.neutral)
         assert [bool(x.any()) for x in found] == [not detach] * 2
 
+    @THOROUGH
     @pytest.mark.parametrize("detach", [True, False])
     def test_detaching_stops_what_flows_through_the_statistics(self, detach, observed):
         config = dataclasses.replace(LINEAR, detach=detach)
@@ -364,6 +370,7 @@ def beginning(observed):
     return start(tiny.tiny_params(LINEAR), tiny.tiny_head(), observed, WEIGHTS, LINEAR)
 
 
+@THOROUGH
 class TestAblations:
     @pytest.mark.parametrize("without", ["feature", "landmark", "photometric"])
     def test_an_energy_left_out_is_zero_and_so_are_its_statistics(self, without, beginning):

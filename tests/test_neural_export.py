@@ -157,6 +157,7 @@ def test_codes_without_names_are_shown_both_ways(head):
     assert list(expression_codes(embedded_head()[1]))[0] == "jawOpen"
 
 
+@pytest.mark.thorough
 def test_learned_rigs_are_drawn_and_unwrapped_with_their_networks(head):
     rig = jax.tree.map(jnp.asarray, learned_rig(head, codes=3))
     views = jax.tree.map(jnp.asarray, views_of(rig))

@@ -147,6 +147,7 @@ def same_end(folder, name) -> list[str]:
         return str(both[0]["said"]).splitlines()
 
 
+@pytest.mark.thorough
 def test_when_one_process_is_told_to_stop_both_save_and_stop_together(disturbed):
     folder, ended = disturbed
     (first, printed), (second, others) = ended["stopped"]
@@ -159,12 +160,13 @@ def test_when_one_process_is_told_to_stop_both_save_and_stop_together(disturbed)
     assert read_metrics(folder / "stopped")[-1]["step"] == step < STEPS
 
 
+@pytest.mark.thorough
 def test_a_run_whose_processes_were_stopped_goes_on_to_the_same_end(resumed):
     said = same_end(resumed, "stopped")
     assert "from update 0 " not in said[0]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_killed_process_ends_the_other_and_the_run_goes_on_to_the_same_end(disturbed, resumed):
     (first, printed), (second, _) = disturbed[1]["killed"]
     assert second == -signal.SIGKILL
@@ -173,7 +175,7 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on_to_the_same_end(dis
     assert f"from update {EVERY} " in said[0]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_both_processes_pass_over_a_damaged_newest_checkpoint(resumed):
     said = same_end(resumed, "damaged")
     assert f"checkpoints/{STEPS} " in said[0]

@@ -92,7 +92,7 @@ def test_photos_alone_give_the_same_bits_as_photos_with_weights_and_head(people)
     jax.tree.map(np.testing.assert_array_equal, short, explicit)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_no_stage_on_three_bundled_photos_ends_where_it_began():
     """The last fit of these three was refused at every damping that was tried: 2083.08, 2083.08, 2083.08."""
     names = ("frontal", "looking_down", "mouth_open")

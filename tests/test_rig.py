@@ -108,6 +108,7 @@ class TestContractOfEveryDecoder:
             for a, b in zip(jax.tree.leaves(batched), jax.tree.leaves(single), strict=True):
                 np.testing.assert_allclose(a[number], b, atol=1e-5 * (1e-6 + np.max(np.abs(b))))
 
+    @pytest.mark.thorough
     def test_gradients_agree_with_finite_differences(self, stage, config, rng):
         with jax.enable_x64(True):
             space, code, before, params, head = chain(rng, stage, config, jnp.float64)

@@ -30,6 +30,7 @@ def both_are_quick(monkeypatch):
         yield
 
 
+@pytest.mark.thorough
 def test_every_photo_with_a_face_has_a_row_and_a_column(tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -49,6 +50,7 @@ def test_every_photo_with_a_face_has_a_row_and_a_column(tmp_path):
         assert sheet.height > (1 + 2 * len(DRAWN)) * CELL
 
 
+@pytest.mark.thorough
 def test_pictures_without_a_face_are_refused_in_words(tmp_path):
     Image.new("RGB", (300, 300), (90, 120, 60)).save(tmp_path / "b.png")
     with pytest.raises(InputError, match="No face found in any of the 1 pictures"):

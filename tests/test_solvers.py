@@ -25,6 +25,8 @@ from facerig_jax.types import Descent
 from facerig_jax.weights import trained
 
 SLOW = pytest.mark.slow
+# Where not all solvers are asked at once.
+RARE = {"landmarks alone": (), "classical": pytest.mark.thorough}
 
 
 # The door: all that depends on how a solver is chosen and on what a fit's trace looks like.
@@ -237,9 +239,7 @@ def test_other_numbers_compile_nothing_new_and_give_another_fit(runs):
     assert np.abs(np.asarray(other.rig.neutral) - np.asarray(same.rig.neutral)).max() > 0
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "landmarks alone" else SLOW) for name in SOLVERS]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=RARE.get(name, SLOW)) for name in SOLVERS])
 def test_the_gradient_by_photos_and_landmarks_is_finite(name):
     solver = SOLVERS[name]
 
@@ -265,6 +265,7 @@ def test_five_views_are_eight_of_which_three_do_not_count(name):
     assert_close(views_of(masked, range(5)), views_of(five, range(5)), solver.tolerance)
 
 
+@pytest.mark.thorough
 def test_the_one_argument_form_is_the_explicit_form_under_jit_too():
     """Called as it is, it is the same program: it compiles nothing, and gives the same bits.
 

@@ -173,6 +173,7 @@ def test_colours_are_placed_elsewhere_on_the_skin_and_nowhere_else():
     np.testing.assert_allclose(white[skin], 1.0, atol=1e-4)  # nothing of eyes and mouth gets onto the skin
 
 
+@pytest.mark.thorough
 def test_a_wider_spread_moves_the_shape_and_placed_colours_leave_it(drawn):
     placed = subject(placement=2.5)[0]
     np.testing.assert_allclose(placed.vertices_img, drawn.vertices_img, atol=1e-3)

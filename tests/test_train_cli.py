@@ -58,7 +58,7 @@ def test_missing_or_wrong_flags_are_refused_in_words(flags, message):
         train.settings(*flags, [], None)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_smoke_configuration_trains_its_first_stage_and_the_loss_falls(tmp_path):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "experiments.train", "--config=experiments/configs/smoke.py"]

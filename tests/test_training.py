@@ -213,6 +213,7 @@ def printed_losses(child):
     return [float(x) for x in lines[0].split()[1:]]
 
 
+@pytest.mark.thorough
 def test_the_loss_of_a_batch_is_the_same_on_one_and_eight_devices_and_two_processes(whole):
     expected = [record["loss"] for record in read_metrics(whole[0])[:2]]
     port = 20000 + os.getpid() % 20000
@@ -295,6 +296,7 @@ def test_other_settings_or_a_strangers_folder_are_refused(whole, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
+@pytest.mark.thorough
 def test_the_pose_regressor_learns():
     model, slow = tiny.changed(stages=1, steps=1), OptimizerConfig(learning_rate=1e-3, warmup=2)
     config = dataclasses.replace(COLOURS, task="pose", model=model, optimizer=slow)

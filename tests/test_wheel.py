@@ -67,7 +67,7 @@ def python(wheel, tmp_path_factory):
     return python
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_wheel_holds_the_package_with_its_assets_and_nothing_else(wheel):
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     files = (path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
@@ -78,7 +78,7 @@ def test_the_wheel_holds_the_package_with_its_assets_and_nothing_else(wheel):
     }
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_installed_wheel_fits_a_face_far_from_the_checkout(python, tmp_path):
     where, moved, status = run(python, "-c", FIT, cwd=tmp_path).strip().split("|")
     here, expected, _ = run(sys.executable, "-c", FIT, cwd=ROOT).strip().split("|")
