@@ -557,7 +557,7 @@ def last_fit():
 def test_the_last_fit_lowers_every_view_and_holds_the_person(last_fit):
     run, x, data, observed = last_fit
     end, descent = run(x, data, observed)
-    assert descent.taken.shape == (2, CONFIG.expression_steps)
+    assert descent.taken.shape == (x.n_views, CONFIG.expression_steps)
     assert np.all(descent.moved)
     np.testing.assert_array_equal(end.identity, x.identity)
     np.testing.assert_array_equal(end.albedo, x.albedo)

@@ -164,7 +164,7 @@ def runs(request):
 
 def photos(index: int, count: int):
     """The first photos (V, S, S, 3) of a subject, float but as 8 bits hold them, and exact landmarks (V, 468, 3)."""
-    made, landmarks = subject(index, n_views=8)
+    made, landmarks = subject(index) if count <= 3 else subject(index, n_views=8)
     return jnp.round(made.images[:count] * 255) / 255, landmarks[:count]
 
 

@@ -20,7 +20,7 @@ HYPER = facerig_jax.classical_hyper(blur=(1.5,))
 POINTS_ONLY = facerig_jax.FitConfig(flow=None, crop_size=64, photometric_steps=0, landmark_steps=3)
 # Expressions of the small head: some of every kind.
 NAMES = ("jawOpen", "mouthSmileLeft", "mouthSmileRight", "browInnerUp", "eyeBlinkLeft", "eyeBlinkRight")
-PHOTOS = SubjectConfig(n_views=2, size=SIZE, yaw=25.0, face_share=(0.45, 0.55))
+PHOTOS = SubjectConfig(n_views=3, size=SIZE, yaw=25.0, face_share=(0.45, 0.55))
 
 
 @functools.cache
