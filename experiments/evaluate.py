@@ -27,11 +27,11 @@ from absl import flags
 
 from experiments import cli
 from experiments.candidates import choose, read_inputs
+from experiments.evaluation import compare, tuned
+from experiments.evaluation.side_by_side import SOLVERS, side_by_side
 from facerig_jax.api import fit_rig, load
 from facerig_jax.data.photos import pad_to_bucket
 from facerig_jax.detect.landmarks import LANDMARKS68
-from facerig_jax.evaluate import compare, tuned
-from facerig_jax.evaluate.side_by_side import SOLVERS, side_by_side
 from facerig_jax.fit.reprojection import dense_points
 from facerig_jax.geometry.crop import to_crop
 
@@ -40,7 +40,7 @@ _WHAT = flags.DEFINE_enum("what", "methods", TABLES, "Which table.")
 _IMAGES = flags.DEFINE_string("images", "docs/photos", "Folder of photos of one person; with --what=real also a video.")
 _CSV = flags.DEFINE_string("csv", None, "Also write the rows to this file.")
 _SOLVER = flags.DEFINE_enum("solver", "default", list(SOLVERS), "Whose fit --what=photos measures.")
-# Of the other tables; read in facerig_jax.evaluate.compare and samples.
+# Of the other tables; read in experiments.evaluation.compare and samples.
 flags.DEFINE_integer("count", 50, "Synthetic subjects.", lower_bound=1)
 flags.DEFINE_string("subjects", None, "Folder of subject folders.")
 flags.DEFINE_integer("views", 4, "Photos per subject.", lower_bound=1)

@@ -26,10 +26,10 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
+from experiments.evaluation.statistics import bootstrap_interval
 from facerig_jax.checks import check_choice
 from facerig_jax.data.scans import REGISTERED_STEM, ScanFiles, find_scans, read_scan_files
 from facerig_jax.data.stirling import stirling_scans
-from facerig_jax.evaluate.statistics import bootstrap_interval
 from facerig_jax.evaluate.vertex import vertex_error
 from facerig_jax.io.files import atomic_write
 from facerig_jax.register import Registration, Scan, register_scan

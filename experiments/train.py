@@ -23,7 +23,7 @@ import jax
 from absl import flags
 
 from experiments import cli
-from facerig_jax.evaluate.plots import draw_curves
+from experiments.evaluation.plots import draw_curves
 from facerig_jax.io.files import AnyPath, as_path
 from facerig_jax.io.serialize import with_overrides
 from facerig_jax.platform import prefer_fast_gradients

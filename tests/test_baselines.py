@@ -10,13 +10,11 @@ import pytest
 from helpers.subjects import CONFIG as CLASSICAL
 from helpers.tiny import TinySubjects, changed, tiny_head, tiny_params
 
-from facerig_jax.data.subjects import Traits
-from facerig_jax.detect.landmarks import landmarks68_from_dense
-from facerig_jax.evaluate import methods, report, runs, tuned
-from facerig_jax.evaluate.adam import AdamNumbers
-from facerig_jax.evaluate.estimate import Estimate
-from facerig_jax.evaluate.methods import KINDS, Method
-from facerig_jax.evaluate.results import (
+from experiments.evaluation import methods, report, runs, tuned
+from experiments.evaluation.adam import AdamNumbers
+from experiments.evaluation.estimate import Estimate
+from experiments.evaluation.methods import KINDS, Method
+from experiments.evaluation.results import (
     Results,
     column,
     comparisons,
@@ -26,7 +24,7 @@ from facerig_jax.evaluate.results import (
     write_csv,
     write_settings,
 )
-from facerig_jax.evaluate.statistics import (
+from experiments.evaluation.statistics import (
     bootstrap_interval,
     breakdown,
     groupings,
@@ -34,7 +32,9 @@ from facerig_jax.evaluate.statistics import (
     summarise,
     worst_group,
 )
-from facerig_jax.evaluate.study import Plan, Sample, first_views, photos_of, run_study
+from experiments.evaluation.study import Plan, Sample, first_views, photos_of, run_study
+from facerig_jax.data.subjects import Traits
+from facerig_jax.detect.landmarks import landmarks68_from_dense
 from facerig_jax.head.model import landmark_positions
 from facerig_jax.inorig.config import EnergyWeights
 from facerig_jax.weights import init_params

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from helpers.subjects import SIZE, small_head, subject
 
+from experiments.evaluation.compare import ablation_rows
 from facerig_jax.config import FitConfig, FlowConfig, as_arrays, classical_hyper
-from facerig_jax.evaluate.compare import ablation_rows
 from facerig_jax.fit import pipeline
 from facerig_jax.fit.correspondences import find_points, flow_maps, flow_tables
 from facerig_jax.fit.landmarks import landmark_data

@@ -12,12 +12,12 @@ import scipy.optimize
 from helpers.blobs import DIRECTIONS, RADII, moved, rotation_matrix, sphere, with_nose
 from helpers.tiny import tiny_head
 
+from experiments.evaluation import compare, methods
+from experiments.evaluation.image_errors import PARTS, landmark_nme, photometric_error
+from experiments.evaluation.samples import seven_points
+from experiments.evaluation.scans import ScanProtocols
 from facerig_jax.detect.landmarks import LANDMARKS68
-from facerig_jax.evaluate import compare, methods
-from facerig_jax.evaluate.image_errors import PARTS, landmark_nme, photometric_error
-from facerig_jax.evaluate.samples import seven_points
 from facerig_jax.evaluate.scan_protocols import face_crop, nose_tip_of_scan, now_distances, point_to_plane_rmse
-from facerig_jax.evaluate.scans import ScanProtocols
 from facerig_jax.evaluate.vertex import deformation_error, vertex_error
 from facerig_jax.geometry.light import sh_basis, shade
 from facerig_jax.geometry.mesh import vertex_normals

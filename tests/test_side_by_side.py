@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 import facerig_jax
+from experiments.evaluation import side_by_side as module
+from experiments.evaluation.side_by_side import CELL, DRAWN, side_by_side
 from facerig_jax.data.photos import read_photos
-from facerig_jax.evaluate import side_by_side as module
-from facerig_jax.evaluate.side_by_side import CELL, DRAWN, side_by_side
 from facerig_jax.io.files import InputError
 
 ASTRONAUT = Path(__file__).parents[1] / "docs" / "photos_astronaut" / "astronaut.jpg"

@@ -13,7 +13,7 @@ from etils.epath.testing import mock_epath
 from helpers.training import COLOURS, run, same
 
 from experiments import train as command
-from facerig_jax.evaluate.plots import draw_curves
+from experiments.evaluation.plots import draw_curves
 from facerig_jax.io.files import STORES, InputError, as_path, atomic_write
 from facerig_jax.training import loop
 from facerig_jax.training.checkpoints import Checkpoints

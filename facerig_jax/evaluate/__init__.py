@@ -1,1 +1,1 @@
-"""How good a fit is: alignment, surface distances and the protocols of the field."""
+"""How good a fit is: true vertex error and the protocols of the field."""

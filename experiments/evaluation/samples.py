@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
+from experiments.evaluation.scans import Scan
+from experiments.evaluation.study import Sample, photos_of
 from facerig_jax.checks import check_choice
 from facerig_jax.data.folders import FileSource, SourceConfig, folder_source, read_scan
 from facerig_jax.data.subjects import HELD_OUT_SEED
 from facerig_jax.detect.landmarks import LANDMARKS68, POINTS7
-from facerig_jax.evaluate.scans import Scan
-from facerig_jax.evaluate.study import Sample, photos_of
 from facerig_jax.io.files import InputError
 from facerig_jax.synthetic import presets
 from facerig_jax.synthetic.subject import make_subject

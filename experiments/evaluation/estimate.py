@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from experiments.evaluation.image_errors import landmark_nme, photometric_error
 from facerig_jax.data.subjects import Subject
-from facerig_jax.evaluate.image_errors import landmark_nme, photometric_error
 from facerig_jax.evaluate.vertex import deformation_error, vertex_distances, vertex_error
 from facerig_jax.geometry.camera import project_to_image
 from facerig_jax.geometry.crop import to_photo

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facerig_jax.evaluate.statistics import paired_difference, summarise
+from experiments.evaluation.statistics import paired_difference, summarise
 from facerig_jax.io.arrays import read_arrays
 from facerig_jax.io.files import atomic_write
 

@@ -12,10 +12,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from facerig_jax.config import CLASSICAL, FitConfig, Hyper, classical_hyper
-from facerig_jax.evaluate.adam import AdamNumbers
-from facerig_jax.evaluate.estimate import Estimate
-from facerig_jax.evaluate.runs import (
+from experiments.evaluation.adam import AdamNumbers
+from experiments.evaluation.estimate import Estimate
+from experiments.evaluation.runs import (
     learned_steps,
     run_adam,
     run_classical,
@@ -24,6 +23,7 @@ from facerig_jax.evaluate.runs import (
     run_pose,
     without_training,
 )
+from facerig_jax.config import CLASSICAL, FitConfig, Hyper, classical_hyper
 from facerig_jax.inorig.config import BASE, EnergyWeights, InorigConfig
 from facerig_jax.types import HeadModel, Photos
 from facerig_jax.weights import init_params

@@ -8,10 +8,10 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from experiments.evaluation.adam import AdamNumbers, neutral_of, solve_adam
+from experiments.evaluation.estimate import Estimate, estimate_from_fit, place
 from facerig_jax.api import as_photos, fit_rig
 from facerig_jax.config import FitConfig, Hyper
-from facerig_jax.evaluate.adam import AdamNumbers, neutral_of, solve_adam
-from facerig_jax.evaluate.estimate import Estimate, estimate_from_fit, place
 from facerig_jax.fit.preprocess import preprocess
 from facerig_jax.geometry.camera import normalized_to_pose
 from facerig_jax.inorig.config import EnergyWeights, InorigConfig

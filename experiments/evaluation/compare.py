@@ -16,16 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.evaluation import methods, report, runs, tuned
+from experiments.evaluation.adam import AdamNumbers
+from experiments.evaluation.results import comparisons, open_results, summary, write_csv, write_settings
+from experiments.evaluation.samples import chosen_renderer, folder_samples, scanned_people, synthetic_samples
+from experiments.evaluation.scans import ScanProtocols
+from experiments.evaluation.study import Plan, Sample, first_views, run_study, say
 from facerig_jax.api import load
 from facerig_jax.checks import check_choice
 from facerig_jax.config import FitConfig
 from facerig_jax.data.subjects import HELD_OUT_SEED, VALIDATION_SEED
-from facerig_jax.evaluate import methods, report, runs, tuned
-from facerig_jax.evaluate.adam import AdamNumbers
-from facerig_jax.evaluate.results import comparisons, open_results, summary, write_csv, write_settings
-from facerig_jax.evaluate.samples import chosen_renderer, folder_samples, scanned_people, synthetic_samples
-from facerig_jax.evaluate.scans import ScanProtocols
-from facerig_jax.evaluate.study import Plan, Sample, first_views, run_study, say
 from facerig_jax.evaluate.vertex import vertex_error
 from facerig_jax.inorig.config import BASE, InorigConfig
 from facerig_jax.io.files import InputError

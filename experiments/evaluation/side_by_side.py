@@ -8,10 +8,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from experiments.evaluation.estimate import estimate_from_fit, photo_errors
 from facerig_jax.api import fit_rig
 from facerig_jax.config import CLASSICAL, FitConfig
 from facerig_jax.data.photos import Photo, pad_to_bucket, pad_views
-from facerig_jax.evaluate.estimate import estimate_from_fit, photo_errors
 from facerig_jax.fit.reprojection import reprojection
 from facerig_jax.fit.status import USED
 from facerig_jax.io.files import InputError, write_image

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.evaluation.estimate import Estimate, errors, photo_errors
+from experiments.evaluation.methods import Method
+from experiments.evaluation.results import Results
+from experiments.evaluation.scans import Scan, ScanProtocols
 from facerig_jax.data.subjects import Subject
 from facerig_jax.detect import detect
-from facerig_jax.evaluate.estimate import Estimate, errors, photo_errors
-from facerig_jax.evaluate.methods import Method
-from facerig_jax.evaluate.results import Results
-from facerig_jax.evaluate.scans import Scan, ScanProtocols
 from facerig_jax.types import HeadModel, Photos
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from facerig_jax.evaluate import plots, statistics
-from facerig_jax.evaluate.results import Results, column, comparisons
-from facerig_jax.evaluate.study import Plan
+from experiments.evaluation import plots, statistics
+from experiments.evaluation.results import Results, column, comparisons
+from experiments.evaluation.study import Plan
 
 LABELS = {
     "vertex": "neutral mm",
