@@ -26,6 +26,7 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
+from experiments.evaluation.scanner import ScannerConfig, resample
 from experiments.evaluation.statistics import bootstrap_interval
 from facerig_jax.checks import check_choice
 from facerig_jax.data.scans import REGISTERED_STEM, ScanFiles, find_scans, read_scan_files
@@ -34,7 +35,6 @@ from facerig_jax.evaluate.vertex import vertex_error
 from facerig_jax.io.files import atomic_write
 from facerig_jax.register import Registration, Scan, register_scan
 from facerig_jax.register.files import read_registration, write_registration
-from facerig_jax.register.resample import ScannerConfig, resample
 from facerig_jax.synthetic.subject import SubjectConfig, make_subject
 
 LAYOUTS = {"folders": find_scans, "stirling": stirling_scans}

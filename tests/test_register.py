@@ -12,6 +12,7 @@ import pytest
 import scipy.spatial
 from helpers.blobs import sphere
 
+from experiments.evaluation.scanner import ScannerConfig, resample
 from facerig_jax.data.registered import read_registered
 from facerig_jax.detect.landmarks import POINTS7
 from facerig_jax.evaluate.vertex import vertex_error
@@ -24,7 +25,6 @@ from facerig_jax.register.fit import Matches, Model, Stage, State, step
 from facerig_jax.register.modes import SmoothConfig, farthest_points, smooth_modes
 from facerig_jax.register.picture import registration_picture
 from facerig_jax.register.points import scan_landmarks
-from facerig_jax.register.resample import ScannerConfig, resample
 from facerig_jax.register.scan import check_scan, prepare
 from facerig_jax.synthetic.subject import SubjectConfig, make_subject
 

@@ -55,7 +55,8 @@ DOORS = {
     "imageio": {"data/decode.py", "io/files.py"},
     "matplotlib": {"evaluation/plots.py"},
     "rich": set(),
-    "scipy": {f"register/{name}.py" for name in ("detail", "fit", "modes", "register", "resample", "scan")},
+    "scipy": {f"register/{name}.py" for name in ("detail", "fit", "modes", "register", "scan")}
+    | {"evaluation/scanner.py"},
     "skimage": set(),
     "trimesh": set(),
 }
