@@ -29,7 +29,7 @@ from facerig_jax.geometry.rotation import euler_to_matrix, rotate
 from facerig_jax.geometry.sampling import bilinear
 from facerig_jax.numerics import masked_mean, srgb_to_linear
 from facerig_jax.programs import kept
-from facerig_jax.raster.render import linear_to_srgb8
+from facerig_jax.raster.render import block_mean, linear_to_srgb8
 from facerig_jax.raster.uv import UVTable, uv_table, uv_to_vertex, vertex_to_uv
 from facerig_jax.raster.visibility import BACKGROUND_DEPTH, depth_map
 from facerig_jax.rig.apply import apply_rig
@@ -297,8 +297,8 @@ def _fill(values, weight) -> jax.Array:
     levels = [(values, weight[..., None])]
     while levels[-1][0].shape[0] % 2 == 0:
         value, trust = levels[-1]
-        total = _blocks(trust, 2)
-        levels.append((_blocks(value * trust, 2) / jnp.maximum(total, _TINY), jnp.minimum(4 * total, 1.0)))
+        total = block_mean(trust, 2)
+        levels.append((block_mean(value * trust, 2) / jnp.maximum(total, _TINY), jnp.minimum(4 * total, 1.0)))
     value, trust = levels.pop()
     value = jnp.where(trust > 0, value, jnp.sum(value * trust, (0, 1), keepdims=True) / jnp.maximum(trust.sum(), _TINY))
     while levels:
@@ -310,15 +310,9 @@ def _fill(values, weight) -> jax.Array:
 
 def _coarse(values, weight, block: int) -> jax.Array:
     """Weighted local mean of (S, S, C) over about `block` texels, smooth; nearby means where the weight is 0."""
-    total = _blocks(weight[..., None], block)
-    means = _blocks(values * weight[..., None], block) / jnp.maximum(total, _TINY)
+    total = block_mean(weight[..., None], block)
+    means = block_mean(values * weight[..., None], block) / jnp.maximum(total, _TINY)
     return jax.image.resize(_fill(means, jnp.minimum(4 * total[..., 0], 1.0)), values.shape, "linear")
-
-
-def _blocks(image, block: int) -> jax.Array:
-    """Mean over block x block texels of (S, S, C)."""
-    side, channels = image.shape[0] // block, image.shape[2]
-    return image.reshape(side, block, side, block, channels).mean((1, 3))
 
 
 def _pool(image, width: int, operation, start: float) -> jax.Array:

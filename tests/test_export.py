@@ -323,12 +323,6 @@ def test_views_come_back_as_they_were_saved_failed_ones_too(tmp_path):
 # Pictures
 
 
-def test_blend_mixes_by_mask_and_alpha():
-    image, render = np.full((2, 2, 3), 100, np.uint8), np.full((2, 2, 3), 1.0)
-    out = pictures.blend(image, render, [[0, 1], [0.5, 1]], alpha=0.5)
-    np.testing.assert_array_equal(out[..., 0], [[100, 178], [139, 178]])
-
-
 def test_points_are_drawn_at_their_place_and_bad_ones_left_out():
     image = np.full((21, 31, 3), 200, np.uint8)
     out = pictures.draw_points(image, [[20, 5], [np.nan, 3], [-50, 5], [1e9, 0]], colour=(255, 0, 0), outline=False)

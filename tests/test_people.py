@@ -16,7 +16,7 @@ from experiments import candidates, cli, faces
 from facerig_jax import load
 from facerig_jax.data import people
 from facerig_jax.data.closeup import closeup_window, cut_photo
-from facerig_jax.data.photos import Photo, read_photos
+from facerig_jax.data.photos import Photo, read_usable
 from facerig_jax.data.survey import see_faces
 from facerig_jax.detect import detect
 from facerig_jax.report.fit_files import original_pixels, original_views
@@ -133,7 +133,7 @@ def test_a_wrong_face_flag_is_refused(face):
 
 def test_the_first_face_is_the_one_that_detect_takes(loaded, tmp_path):
     side_by_side(tmp_path / "pair.png", ASTRONAUT, BUNDLED[3])
-    photos = read_photos([tmp_path / "pair.png", BUNDLED[1]], SIZE)
+    photos = read_usable([tmp_path / "pair.png", BUNDLED[1]], SIZE)[0]
     seen = see_faces(*loaded, photos, thorough=True)
     assert seen.found.sum(1).tolist() == [2, 1]
     for row, photo in enumerate(photos):
@@ -195,7 +195,7 @@ def test_a_face_that_is_only_less_alike_is_not_left_out():
 
 
 def test_likeness_is_symmetric_and_does_not_hang_on_where_how_large_and_how_bright(loaded):
-    photos = read_photos([*BUNDLED[:3], ASTRONAUT])
+    photos = read_usable([*BUNDLED[:3], ASTRONAUT])[0]
     seen = see_faces(*loaded, photos)
     points, colours = seen.landmarks[:, 0].astype(np.float64), seen.colours[:, 0].astype(np.float64)
     head = loaded[1]
@@ -230,7 +230,7 @@ def test_a_small_face_is_cut_from_the_original_pixels(loaded, tmp_path, size):
     assert "cut from" in photo.notes[-1]
     seen = see_faces(*loaded, [photo])
     eyes = np.linalg.norm(seen.landmarks[0, 0, 33, :2] - seen.landmarks[0, 0, 263, :2])
-    near = see_faces(*loaded, read_photos([BUNDLED[0]]))
+    near = see_faces(*loaded, read_usable([BUNDLED[0]])[0])
     wanted = near.landmarks[0, 0]
     there = original_pixels(seen.landmarks[0, 0], photo)
     expected = (wanted[:, :2] + 0.5) * size[0] / 400 - 0.5 + [2500, 500]
@@ -253,7 +253,7 @@ def test_a_small_face_in_a_video_is_cut_from_the_frames_own_pixels(loaded, tmp_p
 
 
 def test_a_photo_that_was_not_reduced_is_left_as_it_is(loaded):
-    photo = read_photos([BUNDLED[0]])[0]
+    photo = read_usable([BUNDLED[0]])[0][0]
     assert closeup_window(np.array([[10.0, 10], [20, 20]]), photo) is None
     chosen, _ = choose(loaded, BUNDLED[0])
     np.testing.assert_array_equal(chosen.photos[0].image, photo.image)

@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 
 from experiments import candidates
 from facerig_jax.data import photos, video
-from facerig_jax.data.photos import find_inputs, pad_to_bucket, pad_views, read_photo, read_photos, read_usable
+from facerig_jax.data.photos import find_inputs, pad_to_bucket, pad_views, read_photo, read_usable
 from facerig_jax.io.files import InputError
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
@@ -300,7 +300,7 @@ def test_a_missing_pillow_is_named_with_its_extra(tmp_path, monkeypatch):
 def test_photos_of_one_stem_get_different_names(tmp_path):
     Image.fromarray(quadrants()).save(tmp_path / "a.png")
     Image.fromarray(quadrants()).save(tmp_path / "a.jpg")
-    assert [p.name for p in read_photos(find_inputs(tmp_path).files)] == ["a", "a_2"]
+    assert [p.name for p in read_usable(find_inputs(tmp_path).files)[0]] == ["a", "a_2"]
 
 
 def a_bad_file_of_every_kind(folder, good):
@@ -551,9 +551,7 @@ def test_sharpness_falls_with_blur_and_is_zero_on_a_flat_picture():
     blurred = np.asarray(Image.fromarray(noise).resize((16, 16)).resize((64, 64)))
     assert video.sharpness(noise) > 10 * video.sharpness(blurred) > 0
     assert video.sharpness(np.full((20, 20, 3), 7, np.uint8)) == pytest.approx(0, abs=1e-6)
-    half = np.concatenate([noise, np.zeros_like(noise)], axis=1)
-    assert video.sharpness(half, box=[0, 0, 64, 64]) == pytest.approx(video.sharpness(noise))
-    assert video.sharpness(half, box=[-5, -5, 1, 1]) == 0
+    assert video.sharpness(noise[:1, :1]) == 0
 
 
 def test_sharpness_of_a_checkerboard_is_the_literal():

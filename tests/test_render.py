@@ -82,13 +82,6 @@ def test_a_turntable_turns_the_head_in_one_program():
     assert (front.min(1) < 255).mean() > 0.9  # fills the height
 
 
-def test_clay_turntable_swings_and_loops():
-    vertices, faces = sphere(6, 8)
-    frames = render.turntable(jnp.asarray(vertices, jnp.float32), faces, None, 4, 32, 1, yaw_range=0.5)
-    assert frames.shape == (4, 32, 32, 3)
-    np.testing.assert_array_equal(frames[0], frames[2])
-
-
 def test_colours_of_another_mesh_are_refused(ball):
     vertices, faces = ball
     with pytest.raises(ValueError, match="colours: expected shape"):

@@ -10,7 +10,7 @@ from PIL import Image
 import facerig_jax
 from experiments.evaluation import side_by_side as module
 from experiments.evaluation.side_by_side import CELL, DRAWN, side_by_side
-from facerig_jax.data.photos import read_photos
+from facerig_jax.data.photos import read_usable
 from facerig_jax.io.files import InputError
 
 ASTRONAUT = Path(__file__).parents[1] / "docs" / "photos_astronaut" / "astronaut.jpg"
@@ -37,7 +37,7 @@ def test_every_photo_with_a_face_has_a_row_and_a_column(tmp_path):
     with Image.open(ASTRONAUT) as photo:
         photo.save(folder / "a.png")
         Image.new("RGB", photo.size, (90, 120, 60)).save(folder / "b.png")
-    photos = read_photos(sorted(folder.iterdir()))
+    photos = read_usable(sorted(folder.iterdir()))[0]
     row, mean = side_by_side(*facerig_jax.load(), photos, str(tmp_path / "out"))
     assert (row["photo"], mean["photo"]) == ("a", "mean")
     assert list(row) == ["photo", "classical 17-67 %", "default 17-67 %", "classical |dI|", "default |dI|"]
@@ -54,4 +54,4 @@ def test_every_photo_with_a_face_has_a_row_and_a_column(tmp_path):
 def test_pictures_without_a_face_are_refused_in_words(tmp_path):
     Image.new("RGB", (300, 300), (90, 120, 60)).save(tmp_path / "b.png")
     with pytest.raises(InputError, match="No face found in any of the 1 pictures"):
-        next(side_by_side(*facerig_jax.load(), read_photos([tmp_path / "b.png"]), None))
+        next(side_by_side(*facerig_jax.load(), read_usable([tmp_path / "b.png"])[0], None))

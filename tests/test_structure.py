@@ -56,7 +56,7 @@ DOORS = {
     "matplotlib": {"evaluation/plots.py"},
     "rich": set(),
     "scipy": {f"register/{name}.py" for name in ("detail", "fit", "modes", "register", "scan")}
-    | {"evaluation/scanner.py"},
+    | {"evaluate/scan_protocols.py", "evaluation/scanner.py"},
     "skimage": set(),
     "trimesh": set(),
 }

@@ -29,7 +29,7 @@ from facerig_jax.synthetic.people import (
 from facerig_jax.synthetic.placement import draw_placement, place
 from facerig_jax.synthetic.plain import random_light
 from facerig_jax.synthetic.sensor import compress
-from facerig_jax.synthetic.subject import TRAIN, SyntheticSource, make_subject, training_seed
+from facerig_jax.synthetic.subject import TRAIN, make_subject, synthetic_source, training_seed
 from facerig_jax.synthetic.wear import draw_wear, make_shell
 
 KEY = jax.random.key(8)
@@ -78,7 +78,7 @@ def test_every_field_that_a_generator_knows_is_filled(drawn):
 
 
 def test_a_source_gives_the_subjects_of_its_seed(drawn):
-    source = SyntheticSource(small_head(), 0, PHOTOS)
+    source = synthetic_source(small_head(), 0, PHOTOS)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), source(0), drawn)
     assert len(source) > 10**9
 

@@ -23,6 +23,7 @@ from helpers.training import COLOURS, damage, run, same
 from experiments import cli
 from experiments.train import prepare
 from facerig_jax.config import FitConfig, FlowConfig
+from facerig_jax.data.subjects import MadeSource
 from facerig_jax.inorig.config import BASE
 from facerig_jax.io.serialize import to_plain
 from facerig_jax.synthetic.presets import SubjectConfig
@@ -31,7 +32,7 @@ from facerig_jax.training.config import DataConfig, OptimizerConfig
 from facerig_jax.training.examples import view_mask
 from facerig_jax.training.loop import Stopped, batch_numbers, is_done, make_batch, make_examples
 from facerig_jax.training.prepare import make_teacher
-from facerig_jax.training.sources import FirstOf, InTurn, make_sources
+from facerig_jax.training.sources import in_turn, make_sources
 from facerig_jax.training.train_step import init_state, make_mesh, make_update
 from facerig_jax.training.workdir import METRICS, open_workdir, read_metrics
 from facerig_jax.weights import TRAINED, read_weights, trained, write_weights
@@ -241,7 +242,7 @@ def test_prepared_subjects_come_back_from_their_folder_as_they_were_made(tmp_pat
 
 def test_a_cache_is_filled_in_parts_side_by_side(tmp_path):
     config = dataclasses.replace(COLOURS, data=DataConfig(cache=str(tmp_path), count=5))
-    few = FirstOf(tiny.TinySubjects(), 5)
+    few = MadeSource("five", 5, tiny.TinySubjects())
     prepare(config, tiny.tiny_head(), few, None, "1/2")
     assert sorted(path.stem for path in tmp_path.rglob("*.npz")) == ["00000001", "00000003"]
     prepare(config, tiny.tiny_head(), few, None, "0/2")
@@ -254,7 +255,7 @@ def test_a_cache_is_filled_in_parts_side_by_side(tmp_path):
 
 
 def test_kinds_of_subjects_take_turns():
-    both = InTurn((lambda index: ("a", index), lambda index: ("b", index)))
+    both = in_turn([MadeSource(name, 9, lambda index, name=name: (name, index)) for name in "ab"])
     assert [both(index) for index in range(3)] == [("a", 0), ("b", 1), ("a", 2)]
     one, two = SubjectConfig(n_views=1), SubjectConfig(n_views=2)
     config = dataclasses.replace(COLOURS, data=DataConfig(subject=one, others=(one,), count=3), validation=2)

@@ -7,20 +7,14 @@ the same scale towards the camera. No pickle.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
-from facerig_jax.data.photos import pad_to_bucket, read_photo
 from facerig_jax.detect import detect
 from facerig_jax.io.arrays import read_arrays
-from facerig_jax.io.files import InputError, atomic_write
-
-if TYPE_CHECKING:
-    from facerig_jax.data.folders import FileSource
+from facerig_jax.io.files import InputError
 
 LANDMARKS_FILE = "landmarks.npz"
 N_LANDMARKS = 468
@@ -57,28 +51,3 @@ def read_landmarks(path: Path) -> dict[str, np.ndarray]:
                 f"{path}: {name} should be finite numbers ({N_LANDMARKS}, 3) px, got {array.dtype} {array.shape}."
             )
     return arrays
-
-
-def save_landmarks(source: FileSource) -> Iterator[Path]:
-    """Detects the landmarks of all photos and writes landmarks.npz into every folder of photos; yields the files.
-
-    Photos without a face are left out. Files that are there are kept.
-    """
-    folders: dict[Path, list[Path]] = {}
-    for entry in source.entries:
-        for photo in entry.photos:
-            folders.setdefault(photo.parent, []).append(photo)
-    for folder, files in folders.items():
-        path = folder / LANDMARKS_FILE
-        if path.exists():
-            continue
-        arrays = {}
-        for file in files:
-            photo = read_photo(file, source.config.size)
-            image = pad_to_bucket([photo], (source.config.size,))[0][0]
-            points = detect_landmarks(source.detector, image)
-            if points.any():
-                arrays[file.name] = rescale(points, 1 / photo.scale)
-        with atomic_write(path) as out:
-            np.savez(out, **arrays)
-        yield path

@@ -112,14 +112,6 @@ def unique_names(paths) -> tuple[str, ...]:
     return tuple(names)
 
 
-def read_photos(files, max_size: int = 1024) -> tuple[Photo, ...]:
-    """`read_photo` for every file, with unique names; the first one that cannot be used is refused."""
-    read, refused = read_usable(files, max_size)
-    if refused:
-        raise InputError(next(iter(refused.values())))
-    return read
-
-
 def read_usable(files, max_size: int = 1024) -> tuple[tuple[Photo, ...], dict[Path, str]]:
     """Reads the photos that can be read, with names that are unique among all files.
 
@@ -163,12 +155,6 @@ def read_original(path) -> np.ndarray:
     return decode(Path(path), 10**9)[0]
 
 
-def cut(pixels: np.ndarray, window) -> np.ndarray:
-    """The part u0, v0, u1, v1 of a picture (H, W, ...)."""
-    u0, v0, u1, v1 = window
-    return pixels[v0:v1, u0:u1]
-
-
 def reduced(photo: Photo, max_size: int) -> Photo:
     """A photo at its original size, reduced to `max_size` pixels on its larger side where it is larger."""
     height, width = photo.original_size
@@ -179,16 +165,15 @@ def reduced(photo: Photo, max_size: int) -> Photo:
     return dataclasses.replace(photo, image=image, scale=max_size / max(height, width), notes=notes)
 
 
-def pad_to_bucket(images, buckets=BUCKETS, fill: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def pad_to_bucket(images, buckets=BUCKETS) -> tuple[np.ndarray, np.ndarray]:
     """Pads photos at the bottom and right to one square size, so that few programs are ever compiled.
 
-    Pixel coordinates do not change. The padding is one constant (black by default, as the face detector pads its own
-    input); nothing of the picture is repeated in it.
+    Pixel coordinates do not change. The padding is black, as the face detector pads its own input; nothing of the
+    picture is repeated in it.
 
     Args:
       images: V arrays (H, W, 3) uint8, or Photos.
       buckets: allowed sizes S, ascending; the smallest that holds all photos is used.
-      fill: value of the padding, 0..255.
 
     Returns:
       padded: (V, S, S, 3) uint8.
@@ -207,7 +192,7 @@ def pad_to_bucket(images, buckets=BUCKETS, fill: int = 0) -> tuple[np.ndarray, n
     fitting = [size for size in buckets if size >= sizes.max()]
     if not fitting:
         raise ValueError(f"images: {sizes.max()} pixels a side do not fit the largest bucket, {max(buckets)}.")
-    padded = np.full((len(images), min(fitting), min(fitting), 3), fill, np.uint8)
+    padded = np.zeros((len(images), min(fitting), min(fitting), 3), np.uint8)
     for row, image in zip(padded, images, strict=True):
         row[: image.shape[0], : image.shape[1]] = image
     return padded, sizes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Protocol
 
 import jax
@@ -64,15 +66,30 @@ class Subject:
 
 
 class Source(Protocol):
-    """Subjects by number, always the same one for the same number, with arrays of the same shapes.
+    """Subjects by number, always the same one for the same number, with arrays of the same shapes."""
 
-    name: for messages and records.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """For messages and records."""
 
     def __len__(self) -> int:
         """How many subjects there are; a very large number when they are drawn at random."""
 
     def __call__(self, index: int) -> Subject:
         """Subject `index` of 0 to len - 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MadeSource:
+    """The Source of `count` subjects that a function makes of their numbers."""
+
+    name: str
+    count: int
+    make: Callable[[int], Subject]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __call__(self, index: int) -> Subject:
+        """See Source."""
+        return self.make(index)

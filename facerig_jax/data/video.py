@@ -129,19 +129,15 @@ def read_video_frames(path, count: int = 64, max_size: int = 1024) -> tuple[Phot
     return tuple(iterate_frames(path, count, max_size))
 
 
-def sharpness(image, box=None) -> float:
+def sharpness(image) -> float:
     """Variance of the Laplacian of the luma, in grey levels squared: higher is sharper.
 
     Comparable between pictures of one size only. Measure of focus as in Pech-Pacheco et al., ICPR 2000.
 
     Args:
       image: (H, W, 3) uint8.
-      box: (4,) u0, v0, u1, v1 px to measure within, e.g. the face; None for the whole picture.
     """
     image = np.asarray(image)
-    if box is not None:
-        u0, v0, u1, v1 = (int(round(float(side))) for side in box)
-        image = image[max(v0, 0) : max(v1, 0), max(u0, 0) : max(u1, 0)]
     if min(image.shape[:2]) < 3:
         return 0.0
     luma = image.astype(np.float32) @ LUMA

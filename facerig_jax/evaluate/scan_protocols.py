@@ -7,6 +7,7 @@ here from their descriptions.
 """
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from facerig_jax.geometry.surface_distance import closest_on, closest_points, triangle_normals
 
@@ -64,7 +65,7 @@ def refine(scan: np.ndarray, vertices: np.ndarray, faces: np.ndarray, with_scale
         diagonal = np.maximum(np.diag(normal), 1e-9 * np.trace(normal) + 1e-30)
         step = -np.linalg.solve(normal + damping * np.diag(diagonal), jacobian.T @ residual)
         scale = pose[0] * np.exp(step[6]) if with_scale else pose[0]
-        candidate = (scale, _rotation(step[:3]) @ pose[1], pose[2] + step[3:6])
+        candidate = (scale, Rotation.from_rotvec(step[:3]).as_matrix() @ pose[1], pose[2] + step[3:6])
         moved_new, nearest_new, error_new = evaluate(*candidate)
         if error_new > error:  # a step too far: undone
             damping *= 10
@@ -87,16 +88,6 @@ def _linearise(arm, moved, nearest, normals, with_scale: bool):
         # d(distance / scale): the surface must not win by shrinking the scan
         columns.append((np.sum(direction * arm, 1) - distance)[:, None])
     return np.concatenate(columns, 1), np.where(flat, 0, distance)
-
-
-def _rotation(vector: np.ndarray) -> np.ndarray:
-    """Rotation matrix of a rotation vector (Rodrigues)."""
-    angle = np.linalg.norm(vector)
-    if angle < 1e-12:
-        return np.eye(3)
-    x, y, z = vector / angle
-    k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
 
 
 def now_distances(scan, scan_points, vertices, faces, points, metrical: bool = False) -> np.ndarray:

@@ -34,12 +34,10 @@ class Reprojection:
     error:        (V,) mean distance of fitted to detected points over the detected outer-eye distance in the image:
                   those of the 68 iBUG points 17-67 that are visible; fitted points as the detector would report them
                   (on a head without dense landmarks: its own points).
-    plain_error:  (V,) likewise for the head's own 68 points, without the detector's measured habits.
     """
 
     vertices: jax.Array
     error: jax.Array
-    plain_error: jax.Array
 
 
 def reprojection(head: HeadModel, rig: Rig, views: Views) -> Reprojection:
@@ -57,27 +55,25 @@ def reprojection(head: HeadModel, rig: Rig, views: Views) -> Reprojection:
 
 
 @kept()
-def _reprojection(head: HeadModel, rig: Rig, views: Views) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _reprojection(head: HeadModel, rig: Rig, views: Views) -> tuple[jax.Array, jax.Array]:
     """The fields of Reprojection, in their order."""
     posed = place(rig, views)
     seen = visible(posed, head.faces, views.crop.size).astype(posed.dtype)[..., None]
     detected = landmarks68_from_dense(to_crop(views.landmarks, views.crop))[:, INNER]
     eyes = landmarks68_from_dense(to_crop(views.landmarks, views.crop))[:, np.array(OUTER_EYES)]
     span = jnp.maximum(jnp.linalg.norm(eyes[:, 0] - eyes[:, 1], axis=-1), 1e-3)
-    own = landmark_positions(head.landmarks68, posed)[:, INNER, :2]
-    own_seen = landmark_positions(head.landmarks68, seen)[:, INNER, 0] > 0.5
 
     def error(points, mask):
         return masked_mean(jnp.linalg.norm(points - detected, axis=-1), mask, axis=-1) / span
 
-    plain_error = error(own, own_seen)
     if head.landmarks_dense is None:
-        return posed, plain_error, plain_error
+        own_seen = landmark_positions(head.landmarks68, seen)[:, INNER, 0] > 0.5
+        return posed, error(landmark_positions(head.landmarks68, posed)[:, INNER, :2], own_seen)
     order = np.array(LANDMARKS68)[INNER]
     dense = dense_points(head, rig, views)[:, order]
     trusted = landmark_positions(head.landmarks_dense, seen)[:, order, 0] > 0.5
     trusted = trusted & (head.landmarks_dense.weight[order] > 0)[None]
-    return posed, error(dense, trusted), plain_error
+    return posed, error(dense, trusted)
 
 
 def face_brightness(head: HeadModel, rig: Rig, views: Views) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Exact closest points on triangle meshes, through libigl (the only file that imports it)."""
+"""Exact closest points and finite elements on triangle meshes, through libigl (the only file that imports it)."""
 
 from collections.abc import Callable
 
@@ -26,11 +26,7 @@ def closest_points(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray):
 
 def closest_on(vertices: np.ndarray, faces: np.ndarray) -> Callable:
     """`closest_points` for one surface that is asked many times: its search tree is built once."""
-    try:
-        import igl
-    except ImportError as error:
-        raise ImportError("Surface distances need libigl: pip install 'facerig_jax[test]'.") from error
-    vertices, faces = np.ascontiguousarray(vertices, np.float64), np.ascontiguousarray(faces, np.int64)
+    igl, vertices, faces = _igl(), np.ascontiguousarray(vertices, np.float64), np.ascontiguousarray(faces, np.int64)
     tree = igl.AABB()
     tree.init(vertices, faces)
 
@@ -40,6 +36,21 @@ def closest_on(vertices: np.ndarray, faces: np.ndarray) -> Callable:
         return np.sqrt(np.maximum(squared, 0)), closest, triangle
 
     return query
+
+
+def mass_and_stiffness(vertices: np.ndarray, faces: np.ndarray):
+    """Lumped areas (P,) and the positive cotangent Laplacian (P, P), sparse: linear finite elements on a surface."""
+    igl = _igl()
+    mass = igl.massmatrix(vertices, faces, igl.MASSMATRIX_TYPE_BARYCENTRIC).diagonal()
+    return np.maximum(mass, 1e-9), -igl.cotmatrix(vertices, faces)
+
+
+def _igl():
+    try:
+        import igl
+    except ImportError as error:
+        raise ImportError("Surface distances need libigl: pip install 'facerig_jax[test]'.") from error
+    return igl
 
 
 def triangle_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -7,8 +7,6 @@ from facerig_jax.detect.landmarks import FIXED68, SLIDING68
 from facerig_jax.head.model import landmark_positions
 from facerig_jax.numerics import masked_mean
 
-N_LANDMARKS = 68
-
 
 def contour_points(points, visible, vertices_img, candidates, detected) -> jax.Array:
     """Replaces contour points that are hidden by the candidate vertex nearest to the detection, in the image.

@@ -1,11 +1,14 @@
-"""Frozen dataclasses of settings: to and from plain values (for JSON), and changed by `path.to.field=value`."""
+"""Settings and measures as JSON: frozen dataclasses to and from plain values, changed by `path.to.field=value`."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
 import difflib
+import math
 import typing
+
+import numpy as np
 
 
 def to_plain(settings) -> dict:
@@ -17,6 +20,20 @@ def _plain(value):
     if dataclasses.is_dataclass(value):
         return to_plain(value)
     return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def to_json(value):
+    """Containers, arrays and numbers of any library as JSON knows them; numbers that are not finite become None."""
+    if isinstance(value, dict):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if value is None or isinstance(value, str):
+        return value
+    number = np.asarray(value).tolist()
+    if isinstance(number, list):
+        return to_json(number)
+    return None if isinstance(number, float) and not math.isfinite(number) else number
 
 
 def from_plain(kind: type, values: dict, where: str = ""):

@@ -52,8 +52,8 @@ def render_mesh(
     """
     check_shape("colours", colours, vertices_img.shape[0], "C")
     samples, covered = _shade(vertices_img, faces, colours, height, width, supersample, cull)
-    coverage = _pool(covered[..., None], supersample)
-    return _pool(samples, supersample) + background * (1 - coverage), coverage[..., 0]
+    coverage = block_mean(covered[..., None], supersample)
+    return block_mean(samples, supersample) + background * (1 - coverage), coverage[..., 0]
 
 
 @functools.partial(jax.jit, static_argnames=("height", "width", "supersample"))
@@ -70,8 +70,8 @@ def render_geometry(
     normals = vertex_normals(upright, faces)
     samples, covered = _shade(vertices_img, faces, normals, height, width, supersample, "none")
     grey = clay(normalize(samples)) * covered[..., None]
-    coverage = _pool(covered[..., None], supersample)
-    image = _pool(grey, supersample) + background * (1 - coverage)
+    coverage = block_mean(covered[..., None], supersample)
+    image = block_mean(grey, supersample) + background * (1 - coverage)
     return jnp.broadcast_to(image, (height, width, 3)), coverage[..., 0]
 
 
@@ -105,43 +105,28 @@ def linear_to_srgb8(image: jax.Array) -> jax.Array:
 
 
 def turntable(
-    vertices: jax.Array,
-    faces: jax.Array,
-    colours: jax.Array | None,
-    n_frames: int = 24,
-    size: int = 256,
-    supersample: int = 2,
-    yaw_range: float | None = None,
+    vertices: jax.Array, faces: jax.Array, colours: jax.Array, n_frames: int = 24, size: int = 256, supersample: int = 2
 ) -> np.ndarray:
     """Frames of a mesh turning about its vertical axis, scaled to fill the frame.
 
     Args:
       vertices: (P, 3) head frame: y up, z forward.
       faces: (F, 3) int32.
-      colours: (P, 3) linear RGB, or None for grey clay.
+      colours: (P, 3) linear RGB.
       n_frames: how many; the first looks at the front.
       size: frame side, px.
       supersample: see `render_mesh`.
-      yaw_range: None for a full turn, or an angle (rad): the head then swings between -yaw_range and +yaw_range.
 
     Returns:
       (n_frames, size, size, 3) uint8 sRGB; the frames loop seamlessly.
     """
-    phase = 2 * np.pi * np.arange(n_frames) / n_frames
-    yaws = phase if yaw_range is None else yaw_range * np.sin(phase)
+    yaws = 2 * np.pi * np.arange(n_frames) / n_frames
 
     def frame(yaw):
-        if colours is None:
-            return np.asarray(_clay_frame(vertices, faces, yaw, size, supersample))
         return np.asarray(_colour_frame(vertices, faces, colours, yaw, size, supersample))
 
     with ThreadPoolExecutor() as pool:  # a frame keeps one core busy
         return np.stack(list(pool.map(frame, yaws)))
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _clay_frame(vertices, faces, yaw, size: int, supersample: int):
-    return linear_to_srgb8(render_geometry(_turned(vertices, yaw, size), faces, size, size, supersample)[0])
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5))
@@ -169,7 +154,7 @@ def _shade(vertices_img, faces, attributes, height: int, width: int, supersample
     return interpolate(attributes, fragments, faces), (fragments.ids > 0).astype(vertices_img.dtype)
 
 
-def _pool(image: jax.Array, factor: int) -> jax.Array:
-    """Mean over factor x factor blocks of an (sH, sW, C) image."""
+def block_mean(image: jax.Array, factor: int) -> jax.Array:
+    """(H, W, C) mean over factor x factor blocks of an (sH, sW, C) image, s the factor."""
     height, width, channels = image.shape
     return image.reshape(height // factor, factor, width // factor, factor, channels).mean((1, 3))

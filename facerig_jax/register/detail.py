@@ -6,6 +6,8 @@ import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
 
+from facerig_jax.geometry.surface_distance import mass_and_stiffness
+
 
 def normal_detail(vertices, faces, gap, weight, noise: float, deviation: float, length: float) -> np.ndarray:
     """The most likely displacement h (P,) mm given distances to the scan along the normals.
@@ -22,7 +24,7 @@ def normal_detail(vertices, faces, gap, weight, noise: float, deviation: float, 
     """
     used = np.unique(faces)
     faces = np.searchsorted(used, faces)
-    mass, stiffness = _mass_and_stiffness(vertices[used], faces)
+    mass, stiffness = mass_and_stiffness(vertices[used], faces)
     whitening = scipy.sparse.diags(mass / length**2) + stiffness
     prior = length**2 / (4 * np.pi * deviation**2) * whitening.T @ scipy.sparse.diags(1 / mass) @ whitening
     trust = weight[used] / noise**2
@@ -32,19 +34,3 @@ def normal_detail(vertices, faces, gap, weight, noise: float, deviation: float, 
         system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
     ).solve(trust * gap[used])
     return out
-
-
-def _mass_and_stiffness(vertices, faces):
-    """Lumped areas (n,) mm^2 and the cotangent Laplacian (n, n) of linear finite elements."""
-    n, rows, columns, values = len(vertices), [], [], []
-    for k in range(3):
-        here, a, b = faces[:, k], faces[:, (k + 1) % 3], faces[:, (k + 2) % 3]
-        u, v = vertices[a] - vertices[here], vertices[b] - vertices[here]
-        double_area = np.linalg.norm(np.cross(u, v), axis=1)
-        cotangent = 0.5 * (u * v).sum(1) / np.maximum(double_area, 1e-9)
-        rows += [a, b, a, b]
-        columns += [b, a, a, b]
-        values += [-cotangent, -cotangent, cotangent, cotangent]
-    entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
-    mass = np.bincount(faces.reshape(-1), np.repeat(double_area / 6, 3), n)
-    return np.maximum(mass, 1e-9), scipy.sparse.csr_matrix(entries, shape=(n, n))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from facerig_jax.head.model import landmark_positions
 from facerig_jax.io.files import atomic_write, write_image
 from facerig_jax.io.folder import RECORD
 from facerig_jax.io.mesh_files import submesh, write_ply, write_points7
+from facerig_jax.io.serialize import to_json
 from facerig_jax.report.energies import curves, records
 from facerig_jax.report.page import Report, ReportView, write_report
 from facerig_jax.report.pictures import fit_within, grid
@@ -268,15 +268,4 @@ def write_record(folder: Path, result: Result) -> None:
         "files": [*written, RECORD],
     }
     with atomic_write(folder / RECORD, "w") as file:
-        json.dump(_plain(record), file, indent=1, ensure_ascii=False)
-
-
-def _plain(value):
-    """Numbers and containers as JSON knows them; numbers that are not finite become null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
+        json.dump(to_json(record), file, indent=1, ensure_ascii=False)

@@ -7,28 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from facerig_jax.checks import check_shape
 from facerig_jax.io.files import optional_import, to_bytes
-
-
-def blend(image, render, mask, alpha: float = 0.8) -> np.ndarray:
-    """Lays a rendered picture over a photo.
-
-    Args:
-      image: (H, W, 3) sRGB, uint8 or float in [0, 1].
-      render: (H, W, 3) likewise.
-      mask: (H, W) in [0, 1] or bool, where the render covers the photo.
-      alpha: opacity of the render, 0..1.
-
-    Returns:
-      (H, W, 3) uint8.
-    """
-    image, render, mask = to_bytes(image), to_bytes(render), np.asarray(mask, np.float32)
-    sizes = check_shape("image", image, "H", "W", 3)
-    check_shape("render", render, sizes["H"], sizes["W"], 3)
-    check_shape("mask", mask, sizes["H"], sizes["W"])
-    weight = alpha * np.clip(mask, 0, 1)[..., None]
-    return np.round((1 - weight) * image + weight * render).astype(np.uint8)
 
 
 def draw_points(image, points, colour=(0, 230, 118), radius: float = 1.5, outline: bool = True) -> np.ndarray:

@@ -147,8 +147,8 @@ def hair_colour(person: Person, base, noise, shown):
 
 
 def mean_skin(person: Person):
-    """Mean skin colour, three scalars."""
-    return list(jnp.exp(jnp.mean(jnp.log(jnp.maximum(person.colour, 1e-3)), 0)))
+    """(3,) mean skin colour."""
+    return jnp.exp(jnp.mean(jnp.log(jnp.maximum(person.colour, 1e-3)), 0))
 
 
 def neckline(person: Person, rest):

@@ -23,6 +23,7 @@ from facerig_jax.synthetic.cover import put_before, put_on
 from facerig_jax.synthetic.light import draw_lamps, lit_by
 from facerig_jax.synthetic.people import move, random_camera, random_expression, smile_sometimes
 from facerig_jax.synthetic.person import Person, hair_colour, head_colour, mean_skin, neckline, zone_masks
+from facerig_jax.synthetic.plain import plain_background
 from facerig_jax.synthetic.presets import SubjectConfig
 from facerig_jax.synthetic.sensor import balance, develop
 from facerig_jax.types import HeadModel
@@ -56,7 +57,7 @@ def make_photo(head: HeadModel, person: Person, key, config: SubjectConfig):
     covered = (fragments.ids > 0).astype(jnp.float32)
     points = landmark_positions(head.landmarks68, verts)
     eyes = jnp.stack([points[36:42].mean(0), points[42:48].mean(0)])
-    background = random_background(keys[5], size) if config.scene else _plain_background(keys[5], size)
+    background = (random_background if config.scene else plain_background)(keys[5], size)
     linear = jnp.where(covered[None] > 0, linear, background.repeat(_SAMPLES, 1).repeat(_SAMPLES, 2))
     if config.glasses:
         linear = jax.lax.cond(
@@ -68,7 +69,7 @@ def make_photo(head: HeadModel, person: Person, key, config: SubjectConfig):
     light = lamps.harmonics()
     if config.hand:
         seen = to_image(project(points, pose, inverse_distance), size, size)[:, :2]
-        colour = jnp.exp(jnp.mean(jnp.log(jnp.maximum(person.colour, 1e-3)), 0))
+        colour = mean_skin(person)
         present_key, hand_key = jax.random.split(keys[6])
         image = jax.lax.cond(
             jax.random.uniform(present_key) < config.hand,
@@ -83,14 +84,6 @@ def make_photo(head: HeadModel, person: Person, key, config: SubjectConfig):
 
 def _pool(image, size: int):
     return image.reshape(size, _SAMPLES, size, _SAMPLES).mean((1, 3))
-
-
-def _plain_background(key, size: int):
-    return (
-        jax.image.resize(jax.random.uniform(key, (6, 6, 3)) ** 2, (size, size, 3), "cubic")
-        .clip(0, 1)
-        .transpose(2, 0, 1)
-    )
 
 
 def _assemble(head: HeadModel, person: Person, verts, key, pose, config: SubjectConfig):

@@ -11,25 +11,22 @@ from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.geometry.rotation import euler_to_matrix, rotate
 from facerig_jax.numerics import HIGHEST, linear_to_srgb, normalize
 from facerig_jax.raster.render import composite, render_mesh
+from facerig_jax.synthetic.light import lamp_harmonics
 from facerig_jax.synthetic.people import random_camera, random_expression
 from facerig_jax.synthetic.presets import SubjectConfig
 from facerig_jax.types import HeadModel
 
 
-def random_light(key, brightness: float = 1.0):
+def random_light(key):
     """A random environment: SH light (9, 3), and its strongest direction (3,) with colour (3,)."""
     keys = jax.random.split(key, 4)
     directions = normalize(jax.random.normal(keys[0], (3, 3)) + jnp.array([[0.0, 0.4, 0.8]]))
     strength = jax.random.uniform(keys[1], (3, 1), minval=0.1, maxval=0.8) * jnp.array([[1.0], [0.5], [0.25]])
     tint = 1 + 0.12 * jax.random.normal(keys[2], (4, 3))
-    # Clamped cosine of a distant light in second-order SH (Ramamoorthi and Hanrahan 2001): 1/4, 1/2 and 5/16 per band.
     ambient = jax.random.uniform(keys[3], (), minval=0.25, maxval=0.6)
     light = jnp.zeros((9, 3)).at[0].set(ambient * tint[3])
-    x, y, z = (directions[:, i] for i in range(3))
-    quadratic = [15 / 16 * x * y, 15 / 16 * x * z, 15 / 16 * y * z, 15 / 64 * (x * x - y * y), 5 / 64 * (3 * z * z - 1)]
-    coefficients = jnp.stack([jnp.full(3, 0.25), x / 2, y / 2, z / 2, *quadratic], -1)
-    light = light + jnp.einsum("lk,lc->kc", coefficients, strength * tint[:3], precision=HIGHEST)
-    return brightness * light, directions[0], brightness * strength[0] * tint[0]
+    light = light + jnp.einsum("lk,lc->kc", lamp_harmonics(directions), strength * tint[:3], precision=HIGHEST)
+    return light, directions[0], strength[0] * tint[0]
 
 
 def make_view(head: HeadModel, neutral: jax.Array, colour: jax.Array, key, config: SubjectConfig):
@@ -51,7 +48,7 @@ def make_view(head: HeadModel, neutral: jax.Array, colour: jax.Array, key, confi
     shine = config.specular * jax.random.uniform(keys[5]) * shine * (1 if config.specular else 0)
     lit = colour * jnp.maximum((1 - share) * shading + share * (sharp + 0.3 * light[:1]), 0.0) + shine
     image, coverage = render_mesh(posed, head.faces, lit, size, size, supersample=2, background=0.0)
-    image = composite(image, coverage, _background(keys[6], size))
+    image = composite(image, coverage, plain_background(keys[6], size).transpose(1, 2, 0))
     soft = ((1 - share) * light).at[0].add(0.3 * share * light[0])
     exposure = 0.45 / jnp.maximum(jnp.sum(image * coverage[..., None]) / jnp.sum(3 * coverage), 0.02)
     exposure = jnp.clip(exposure, 0.5, 2.0)
@@ -69,7 +66,7 @@ def _soft_shadow(key, verts: jax.Array) -> jax.Array:
     return 1 - depth * jax.nn.sigmoid(edge / 6.0)
 
 
-def _background(key, size: int) -> jax.Array:
-    """(S, S, 3) smooth random colours, linear RGB."""
+def plain_background(key, size: int) -> jax.Array:
+    """(3, S, S) smooth random colours, linear RGB."""
     coarse = jax.random.uniform(key, (6, 6, 3)) ** 2
-    return jax.image.resize(coarse, (size, size, 3), "cubic").clip(0, 1)
+    return jax.image.resize(coarse, (size, size, 3), "cubic").clip(0, 1).transpose(2, 0, 1)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from facerig_jax.checks import check_choice
-from facerig_jax.data.subjects import VALIDATION_SEED, Subject
+from facerig_jax.data.subjects import VALIDATION_SEED, MadeSource, Subject
 from facerig_jax.head.model import albedo as head_albedo
 from facerig_jax.head.model import landmark_positions
 from facerig_jax.head.model import neutral as head_neutral
@@ -49,18 +49,19 @@ __all__ = [
     "TRAIN",
     "TRAIN_VARIED",
     "SubjectConfig",
-    "SyntheticSource",
     "make_subject",
     "make_view",
     "random_expression",
     "random_light",
     "smooth_displacement",
+    "synthetic_source",
     "training_seed",
 ]
 
 # Landmarks are drawn from a key of their own, so that pictures do not depend on them.
 _LANDMARKS, _LOOKS = 1, 2
 RENDERERS = ("plain", "photo")
+ENDLESS = 2**31 - 1
 
 
 def make_subject(head: HeadModel, seed, index, config: SubjectConfig = PLAIN) -> Subject:
@@ -144,28 +145,12 @@ def _landmarks(key, head, verts, posed, identity, expression, pose, inverse, con
     return jax.vmap(one)(jax.random.split(key, len(pose)), verts, expression, pose, inverse)
 
 
-class SyntheticSource:
-    """Synthetic subjects as a data.subjects.Source.
-
-    Args:
-      head: morphable head.
-      seed: see `training_seed` for those that training may use.
-      config: SubjectConfig.
-    """
-
-    def __init__(self, head: HeadModel, seed: int, config: SubjectConfig):
-        self.name = f"synthetic subjects, seed {seed}"
-        self._head, self._seed, self._config = head, seed, config
-
-    def __len__(self) -> int:
-        return 2**31 - 1
-
-    def __call__(self, index: int) -> Subject:
-        """See data.subjects.Source."""
-        return _draw(self._head, self._seed, index, self._config)
-
-
 _draw = functools.partial(jax.jit, static_argnames="config")(make_subject)
+
+
+def synthetic_source(head: HeadModel, seed: int, config: SubjectConfig) -> MadeSource:
+    """Synthetic subjects without end; see `training_seed` for the seeds that training may use."""
+    return MadeSource(f"synthetic subjects, seed {seed}", ENDLESS, lambda index: _draw(head, seed, index, config))
 
 
 def training_seed(seed: int) -> int:

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from facerig_jax.api import as_photos
 from facerig_jax.config import FitConfig
 from facerig_jax.data.subjects import Subject
 from facerig_jax.fit.correspondences import flow_tables
-from facerig_jax.fit.preprocess import N_LANDMARKS, preprocess
+from facerig_jax.fit.preprocess import preprocess
 from facerig_jax.geometry.alignment import pose_of_points
 from facerig_jax.geometry.camera import from_image, project
 from facerig_jax.geometry.crop import to_crop
@@ -104,11 +105,7 @@ def make_teacher(head: HeadModel, model: FitConfig | InorigConfig, params: dict 
 
 def photos_of(subject: Subject) -> Photos:
     """A subject's photos, complete; landmarks that it does not give are found on them."""
-    count = subject.images.shape[0]
-    whole = jnp.broadcast_to(jnp.array(subject.images.shape[1:3]), (count, 2))
-    size = whole if subject.image_size is None else subject.image_size
-    mask = jnp.ones(count) if subject.view_mask is None else subject.view_mask
-    return Photos(subject.images, size, mask, subject.landmarks, jnp.ones((count, N_LANDMARKS)))
+    return as_photos(subject.images, subject.image_size, subject.view_mask, subject.landmarks)
 
 
 def make_example(subject: Subject, teacher: Teacher, model: InorigConfig) -> Example:
@@ -143,6 +140,7 @@ def evidence_of(example: Example, model: InorigConfig) -> Observed:
 def target_of(subject: Subject, teacher: Teacher, crop: Crop) -> Target:
     """The truth where the solver works, in crops; a posed mesh without a camera is put where its landmarks are."""
     index, size = teacher.index, crop.size
+    assert subject.neutral is not None, "training needs the true face"
     known = 1.0 if subject.known is None else subject.known[index]
     mask = (teacher.work.face_mask > 0.5) * known
     posed = subject.vertices_img
@@ -164,8 +162,10 @@ def target_of(subject: Subject, teacher: Teacher, crop: Crop) -> Target:
 
 
 def _projected_by_landmarks(subject: Subject, teacher: Teacher, crop, size: int):
-    points = to_crop(subject.landmarks, crop)
     embedding = teacher.head.landmarks_dense
+    assert embedding is not None, "the detector's points are the dense ones"
+    assert subject.landmarks is not None, "a source of files gives them"
+    points = to_crop(subject.landmarks, crop)
 
     def one(vertices, detected):
         model = landmark_positions(embedding, vertices)

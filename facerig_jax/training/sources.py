@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from facerig_jax.data.folders import SourceConfig, folder_source
-from facerig_jax.data.subjects import VALIDATION_SEED, Source, Subject
+from facerig_jax.data.subjects import VALIDATION_SEED, MadeSource, Source
 from facerig_jax.detect import load_detector
-from facerig_jax.synthetic.subject import SyntheticSource, training_seed
+from facerig_jax.synthetic.subject import synthetic_source, training_seed
 from facerig_jax.training.config import TrainConfig
 from facerig_jax.types import HeadModel
 
@@ -18,43 +18,9 @@ from facerig_jax.types import HeadModel
 DRAWS = 16
 
 
-@dataclasses.dataclass(frozen=True)
-class FirstOf:
-    """The first subjects of another source."""
-
-    source: Source
-    count: int
-
-    @property
-    def name(self) -> str:
-        """For messages and records."""
-        return self.source.name
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __call__(self, index: int) -> Subject:
-        """See data.subjects.Source."""
-        return self.source(index)
-
-
-@dataclasses.dataclass(frozen=True)
-class InTurn:
-    """Several endless sources, one subject from each in turn."""
-
-    sources: tuple[Source, ...]
-
-    @property
-    def name(self) -> str:
-        """For messages and records."""
-        return self.sources[0].name
-
-    def __len__(self) -> int:
-        return len(self.sources[0])
-
-    def __call__(self, index: int) -> Subject:
-        """See data.subjects.Source."""
-        return self.sources[index % len(self.sources)](index)
+def in_turn(sources: list[MadeSource]) -> MadeSource:
+    """One subject from each of several endless sources in turn."""
+    return dataclasses.replace(sources[0], make=lambda index: sources[index % len(sources)](index))
 
 
 def make_sources(config: TrainConfig, head: HeadModel) -> tuple[Source, Source | None]:
@@ -70,8 +36,9 @@ def make_sources(config: TrainConfig, head: HeadModel) -> tuple[Source, Source |
         if len({kind.n_views for kind in kinds}) > 1:
             raise ValueError("data.others: all kinds of subjects need as many photos (n_views) as data.subject.")
         seeds = (training_seed(data.seed), VALIDATION_SEED)
-        source, measured = (InTurn(tuple(SyntheticSource(head, seed, kind) for kind in kinds)) for seed in seeds)
-        return FirstOf(source, data.count) if data.count else source, FirstOf(measured, count) if count else None
+        source, measured = (in_turn([synthetic_source(head, seed, kind) for kind in kinds]) for seed in seeds)
+        first = dataclasses.replace(source, count=data.count or source.count)
+        return first, dataclasses.replace(measured, count=count) if count else None
     files = SourceConfig(n_views=data.views, size=data.size, seed=data.seed)
     source = folder_source(data.source, head, files, load_detector())
     people = source.entries

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import time
 from pathlib import Path
 
-import numpy as np
+from flax.traverse_util import flatten_dict
 
 from facerig_jax.io.files import AnyPath, WriteError, as_path, atomic_write
-from facerig_jax.io.serialize import to_plain
+from facerig_jax.io.serialize import to_json, to_plain
 from facerig_jax.training.config import TrainConfig
 
 CONFIG, METRICS, DONE, EVENTS, WEIGHTS = "config.json", "metrics.jsonl", "DONE", "tensorboard", "weights.npz"
@@ -36,8 +35,8 @@ def open_workdir(folder, config: TrainConfig) -> AnyPath:
             before = json.loads(path.read_text())
         except ValueError:
             raise ValueError(f"{path}: not readable as JSON, so the run in {folder} cannot be resumed.") from None
-        fixed = (_flat({k: v for k, v in x.items() if k not in RESUMABLE}) for x in (before, settings))
-        ours, theirs = fixed
+        kept = ({k: v for k, v in x.items() if k not in RESUMABLE} for x in (before, settings))
+        ours, theirs = (flatten_dict(values, sep=".") for values in kept)
         for name in sorted(set(ours) | set(theirs)):
             if ours.get(name) != theirs.get(name):
                 raise ValueError(
@@ -49,16 +48,6 @@ def open_workdir(folder, config: TrainConfig) -> AnyPath:
     with atomic_write(path, "w") as file:
         json.dump(settings, file, indent=1)
     return folder
-
-
-def _flat(values, where="") -> dict:
-    if isinstance(values, dict):
-        return {
-            k: v
-            for name, inner in values.items()
-            for k, v in _flat(inner, f"{where}.{name}" if where else name).items()
-        }
-    return {where: values}
 
 
 def read_metrics(folder) -> list[dict]:
@@ -101,7 +90,7 @@ class Records:
     def write(self, step: int, measures: dict) -> dict:
         """Adds one object: 'step', 'time_s' (seconds of the run so far) and the measures; arrays become lists."""
         time_s = round(self.earlier + time.perf_counter() - self.begun, 3)
-        record = {"step": step, "time_s": time_s} | {name: _plain(value) for name, value in measures.items()}
+        record = {"step": step, "time_s": time_s} | to_json(measures)
         if self.active:
             self._append(json.dumps(record) + "\n")
             if self._events:
@@ -120,17 +109,6 @@ class Records:
                 file.write(line)
         except OSError as error:
             raise WriteError(f"Could not write {path}: {error.strerror or error}.") from error
-
-
-def _plain(value):
-    """Numbers, lists of them and strings for JSON; what is not finite becomes None."""
-    if isinstance(value, str):
-        return value
-    value = np.asarray(value)
-    if value.ndim:
-        return [_plain(item) for item in value]
-    number = value.item()
-    return (number if math.isfinite(number) else None) if isinstance(number, float) else number
 
 
 def _flat_numbers(record: dict) -> dict[str, float]:
