@@ -44,7 +44,7 @@ class Checkpoints:
             preservation_policy=policies.preservation_policies.LatestN(keep),
             cleanup_tmp_directories=True,
         )
-        self._saved = None
+        self._saved: int | None = None
 
     def __enter__(self):
         return self

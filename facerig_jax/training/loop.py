@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from facerig_jax.data.subjects import Source
 from facerig_jax.detect import load_detector
-from facerig_jax.inorig.config import EnergyWeights
+from facerig_jax.inorig.config import EnergyWeights, InorigConfig
 from facerig_jax.io.files import as_path, atomic_write
 from facerig_jax.training.checkpoints import Checkpoints
 from facerig_jax.training.config import DataConfig, TrainConfig
@@ -120,11 +120,13 @@ def run_updates(run: Run, state: TrainState) -> TrainState:
     """The updates from the state's to the last one."""
     config, begun = run.config, int(state.step)
     weights = jax.device_put(jax.tree.map(jnp.float32, config.losses), replicated(run.mesh))
-    update, stages, clock = None, None, Clock()
+    update, stages, clock = None, 0, Clock()
     for step in range(begun, config.steps):
-        if config.stages_at(step) != stages:
-            stages = config.stages_at(step)
-            what = f"{stages} of {config.model.stages} stages" if stages else f"the task {config.task!r}"
+        if update is None or config.stages_at(step) != stages:
+            stages, model = config.stages_at(step), config.model
+            what = f"the task {config.task!r}"
+            if isinstance(model, InorigConfig):
+                what = f"{stages} of {model.stages} stages"
             run.say(f"Update {step}: training {what} (compiling).")
             update = make_update(config, stages, run.mesh)
         with clock.making_data():

@@ -73,6 +73,7 @@ def make_flow_example(
     crops: Crops, x: Parameters, landmarks: PointData, target: Target, teacher: Teacher, model: FitConfig
 ) -> FlowExample:
     """What the flow network sees of a fit to landmarks; made once, so that no epoch draws the maps again."""
+    assert model.flow is not None, "what learns has a network"
     work, tables, size = teacher.work, teacher.tables, crops.crop.size
     photo = jnp.concatenate([jnp.round(255 * crops.srgb) / 255, crops.inside[..., None]], -1)
     maps, frame = flow_maps(work, photo, x, landmarks, tables, model.flow)

@@ -25,6 +25,8 @@ MIN_ALBEDO = 0.01
 
 def prepared_models(config: TrainConfig) -> tuple[InorigConfig, ...]:
     """See Task: the solver's own settings."""
+    if not isinstance(config.model, InorigConfig):
+        raise ValueError("task: 'fit' and 'pose' train the published method, whose settings are an InorigConfig.")
     return (config.model,)
 
 

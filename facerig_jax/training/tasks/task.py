@@ -39,16 +39,14 @@ class Task(Protocol):
 
     ERRORS: Errors
 
-    @staticmethod
-    def prepared_models(config: TrainConfig) -> tuple[FitConfig | InorigConfig, ...]:
+    def prepared_models(self, config: TrainConfig) -> tuple[FitConfig | InorigConfig, ...]:
         """The solver's settings that a run's subjects are prepared with, one after the other.
 
         Raises:
           ValueError: the settings have nothing for this task to learn.
         """
 
-    @staticmethod
-    def prepare(subject: Subject, teacher: Teacher, model: Any, learner: Any) -> Any:
+    def prepare(self, subject: Subject, teacher: Teacher, model: Any, learner: Any) -> Any:
         """What is kept of a subject, a pytree of arrays (under jit).
 
         Args:
@@ -58,9 +56,8 @@ class Task(Protocol):
           learner: the settings of what learns from it.
         """
 
-    @staticmethod
     def loss(
-        params: dict, teacher: Teacher, example: Any, energies: EnergyWeights, model: Any
+        self, params: dict, teacher: Teacher, example: Any, energies: EnergyWeights, model: Any
     ) -> tuple[dict[str, jax.Array], jax.Array]:
         """How far one subject is from its truth.
 
