@@ -26,7 +26,7 @@ from facerig_jax.checks import check_choice
 from facerig_jax.inorig import rig_parts as parts
 from facerig_jax.inorig.backbone import Backbone, FeaturePyramid, PoseRegressor
 from facerig_jax.inorig.config import InorigConfig, NetworkConfig
-from facerig_jax.networks.map_output import MapOutput
+from facerig_jax.networks.layers import MapOutput
 from facerig_jax.networks.tree import apply
 
 # Red, green and blue of ImageNet's photos, which the backbones' inputs are normalised by.

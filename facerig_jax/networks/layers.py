@@ -1,4 +1,4 @@
-"""The convolutions, norms and residual blocks that all networks are made of. Maps are (B, H, W, C)."""
+"""The convolutions, norms, residual blocks and last layers that networks are made of. Maps are (B, H, W, C)."""
 
 import functools
 
@@ -144,3 +144,13 @@ class Block(nn.Module):
 def upsample(x: jax.Array) -> jax.Array:
     """(B, H, W, C) -> (B, 2 H, 2 W, C), nearest neighbour."""
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+class MapOutput(nn.Module):
+    """The last layers of a learned rig's UV maps, which a rig keeps: without biases, so that 0 gives 0."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Three UV values from the hidden maps of per-texel networks: (V, S, S, n) -> (V, S, S, 3)."""
+        x = Block(x.shape[-1], name="block")(x)
+        return conv(3, 1, name="out")(x)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from facerig_jax.networks.map_output import MapOutput
+from facerig_jax.networks.layers import MapOutput
 from facerig_jax.networks.tree import apply
 from facerig_jax.numerics import HIGHEST, srgb_to_linear
 from facerig_jax.raster.uv import uv_to_vertex
