@@ -18,6 +18,10 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
+from experiments.training.loop import make_batch, make_examples
+from experiments.training.prepare import make_teacher
+from experiments.training.sources import make_sources
+from experiments.training.train_step import init_state, make_mesh, make_update, replicated
 from facerig_jax.geometry.mesh import vertex_normals
 from facerig_jax.head import load_head
 from facerig_jax.inorig.config import PRESETS, EnergyWeights, InorigConfig
@@ -25,10 +29,6 @@ from facerig_jax.inorig.energies import Observed, landmark_weights
 from facerig_jax.inorig.stages import solve_stages
 from facerig_jax.raster.rasterize import RASTERIZERS, image_to_clip, interpolate, rasterize, triangle_ids
 from facerig_jax.raster.visibility import visible
-from facerig_jax.training.loop import make_batch, make_examples
-from facerig_jax.training.prepare import make_teacher
-from facerig_jax.training.sources import make_sources
-from facerig_jax.training.train_step import init_state, make_mesh, make_update, replicated
 from facerig_jax.weights import init_params
 
 # What a function may need beside its inputs and outputs, bytes; a larger one is compiled but not run.

@@ -24,17 +24,17 @@ from absl import flags
 
 from experiments import cli
 from experiments.evaluation.plots import draw_curves
+from experiments.training.config import TrainConfig
+from experiments.training.loop import Stopped, first_params, is_done, make_examples, preparing_params, train
+from experiments.training.prepare import make_teacher
+from experiments.training.processes import join
+from experiments.training.sources import make_sources
+from experiments.training.tasks import task_of
+from experiments.training.tasks.task import Errors
+from experiments.training.workdir import read_metrics
 from facerig_jax.io.files import AnyPath, as_path
 from facerig_jax.io.serialize import with_overrides
 from facerig_jax.platform import prefer_fast_gradients
-from facerig_jax.training.config import TrainConfig
-from facerig_jax.training.loop import Stopped, first_params, is_done, make_examples, preparing_params, train
-from facerig_jax.training.prepare import make_teacher
-from facerig_jax.training.processes import join
-from facerig_jax.training.sources import make_sources
-from facerig_jax.training.tasks import task_of
-from facerig_jax.training.tasks.task import Errors
-from facerig_jax.training.workdir import read_metrics
 
 _CONFIG = flags.DEFINE_string("config", None, "Python file with a function config() -> TrainConfig.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, here or in a store (gs://bucket/run).")

@@ -9,6 +9,13 @@ import pytest
 from helpers import tiny
 from helpers.subjects import SIZE, small_head, subject
 
+from experiments.training.config import DataConfig, TrainConfig
+from experiments.training.examples import Examples
+from experiments.training.loop import first_params, make_batch, preparing_params
+from experiments.training.prepare import make_teacher, photos_of, target_of
+from experiments.training.tasks import example_loss
+from experiments.training.tasks.flow import make_flow_example, prepared_models
+from experiments.training.train_step import init_state, make_mesh, make_update
 from facerig_jax.config import FitConfig, FlowConfig, as_arrays, classical_hyper
 from facerig_jax.fit.landmarks import landmark_data
 from facerig_jax.fit.pipeline import first_guess
@@ -17,13 +24,6 @@ from facerig_jax.fit.stages import fit_landmarks
 from facerig_jax.geometry.camera import project
 from facerig_jax.head.model import vertices
 from facerig_jax.inorig.config import BASE
-from facerig_jax.training.config import DataConfig, TrainConfig
-from facerig_jax.training.examples import Examples
-from facerig_jax.training.loop import first_params, make_batch, preparing_params
-from facerig_jax.training.prepare import make_teacher, photos_of, target_of
-from facerig_jax.training.tasks import example_loss
-from facerig_jax.training.tasks.flow import make_flow_example, prepared_models
-from facerig_jax.training.train_step import init_state, make_mesh, make_update
 from facerig_jax.weights import TRAINED, init_params, trained
 
 FLOW = FlowConfig(uv_size=32, widths=(8, 8), place=4, passes=2, points=60)

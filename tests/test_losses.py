@@ -9,8 +9,8 @@ import pytest
 from helpers.dome import face_model
 from helpers.goldens import relative, vertex_embedding
 
+from experiments.training import losses
 from facerig_jax.geometry.camera import to_image
-from facerig_jax.training import losses
 
 TOLERANCE = 1e-6
 

@@ -21,10 +21,10 @@ import pytest
 from helpers.training import COLOURS, damage, run
 from jax.experimental.multihost_utils import sync_global_devices
 
+from experiments.training import processes
+from experiments.training.loop import Stopped
+from experiments.training.workdir import DONE, read_metrics
 from facerig_jax.io.files import InputError
-from facerig_jax.training import processes
-from facerig_jax.training.loop import Stopped
-from facerig_jax.training.workdir import DONE, read_metrics
 
 HERE = Path(__file__).parent
 STEPS, EVERY, PAUSE = 24, 8, 0.25

@@ -14,13 +14,13 @@ from helpers.training import COLOURS, run, same
 
 from experiments import train as command
 from experiments.evaluation.plots import draw_curves
+from experiments.training import loop
+from experiments.training.checkpoints import Checkpoints
+from experiments.training.config import DataConfig
+from experiments.training.loop import Stopped, first_params, is_done
+from experiments.training.tasks import task_of
+from experiments.training.workdir import Records, open_workdir, read_metrics
 from facerig_jax.io.files import STORES, InputError, as_path, atomic_write
-from facerig_jax.training import loop
-from facerig_jax.training.checkpoints import Checkpoints
-from facerig_jax.training.config import DataConfig
-from facerig_jax.training.loop import Stopped, first_params, is_done
-from facerig_jax.training.tasks import task_of
-from facerig_jax.training.workdir import Records, open_workdir, read_metrics
 from facerig_jax.weights import init_params, read_weights, write_weights
 
 NAMES = ("open", "exists", "isdir", "listdir", "makedirs", "mkdir", "remove", "rmtree", "stat", "glob")

@@ -11,9 +11,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from experiments import cli, train
+from experiments.training.config import TrainConfig
+from experiments.training.workdir import read_metrics
 from facerig_jax.io.serialize import to_plain
-from facerig_jax.training.config import TrainConfig
-from facerig_jax.training.workdir import read_metrics
 from facerig_jax.weights import init_params, read_weights
 
 ROOT = Path(__file__).parents[1]

@@ -22,19 +22,19 @@ from helpers.training import COLOURS, damage, run, same
 
 from experiments import cli
 from experiments.train import prepare
+from experiments.training.checkpoints import Checkpoints
+from experiments.training.config import DataConfig, OptimizerConfig
+from experiments.training.examples import view_mask
+from experiments.training.loop import Stopped, batch_numbers, is_done, make_batch, make_examples
+from experiments.training.prepare import make_teacher
+from experiments.training.sources import in_turn, make_sources
+from experiments.training.train_step import init_state, make_mesh, make_update
+from experiments.training.workdir import METRICS, open_workdir, read_metrics
 from facerig_jax.config import FitConfig, FlowConfig
 from facerig_jax.data.subjects import MadeSource
 from facerig_jax.inorig.config import BASE
 from facerig_jax.io.serialize import to_plain
 from facerig_jax.synthetic.presets import SubjectConfig
-from facerig_jax.training.checkpoints import Checkpoints
-from facerig_jax.training.config import DataConfig, OptimizerConfig
-from facerig_jax.training.examples import view_mask
-from facerig_jax.training.loop import Stopped, batch_numbers, is_done, make_batch, make_examples
-from facerig_jax.training.prepare import make_teacher
-from facerig_jax.training.sources import in_turn, make_sources
-from facerig_jax.training.train_step import init_state, make_mesh, make_update
-from facerig_jax.training.workdir import METRICS, open_workdir, read_metrics
 from facerig_jax.weights import TRAINED, read_weights, trained, write_weights
 
 # Of a damaged checkpoint Orbax reads the other arrays on while its event loop closes; tensorstore then reports, or not,
@@ -102,7 +102,7 @@ CHILD = """
 import os, signal, sys
 sys.path[:0] = sys.argv[1:3]
 import conftest, test_training
-from facerig_jax.training.checkpoints import Checkpoints
+from experiments.training.checkpoints import Checkpoints
 
 save = Checkpoints.save
 
@@ -162,7 +162,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over_even_for_one_bit(whole, t
 
 def test_a_checkpoint_of_another_version_is_refused_in_words(whole, tmp_path, monkeypatch):
     with monkeypatch.context() as before, Checkpoints(tmp_path) as checkpoints:
-        before.setattr("facerig_jax.training.checkpoints.FORMAT", 1)
+        before.setattr("experiments.training.checkpoints.FORMAT", 1)
         checkpoints.save(whole[1], wait=True)
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(ValueError, match="another version of facerig_jax"):
         checkpoints.restore(whole[1])

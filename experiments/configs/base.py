@@ -9,9 +9,9 @@ is over learning rates, one numbered folder each.
 
 import dataclasses
 
+from experiments.training.config import DataConfig, LossWeights, OptimizerConfig, TrainConfig
 from facerig_jax.inorig.config import BASE
 from facerig_jax.synthetic.subject import TRAIN
-from facerig_jax.training.config import DataConfig, LossWeights, OptimizerConfig, TrainConfig
 
 
 def config() -> TrainConfig:

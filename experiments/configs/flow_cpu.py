@@ -16,9 +16,9 @@ that network's passes but the last:
 
 import dataclasses
 
+from experiments.training.config import DataConfig, OptimizerConfig, TrainConfig
 from facerig_jax.config import FitConfig
 from facerig_jax.synthetic.subject import HARD, TRAIN
-from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
 
 
 def config() -> TrainConfig:

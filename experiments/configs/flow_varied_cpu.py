@@ -26,9 +26,9 @@ before knew of the basis' own people, and most of what this one learnt.
 
 import dataclasses
 
+from experiments.training.config import DataConfig, OptimizerConfig, TrainConfig
 from facerig_jax.config import FitConfig
 from facerig_jax.synthetic.subject import HARD_VARIED, TRAIN_VARIED
-from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
 
 
 def config() -> TrainConfig:

@@ -8,9 +8,9 @@ After experiments/configs/paper_pose.py. Has not been run: no GPU was at hand; t
 
 import dataclasses
 
+from experiments.training.config import DataConfig, OptimizerConfig, TrainConfig
 from facerig_jax.inorig.config import PAPER
 from facerig_jax.synthetic.subject import TRAIN
-from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
 
 
 def config() -> TrainConfig:

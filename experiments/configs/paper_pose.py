@@ -7,9 +7,9 @@ Its weights are where experiments/configs/paper.py starts from. Has not been run
 
 import dataclasses
 
+from experiments.training.config import DataConfig, OptimizerConfig, TrainConfig
 from facerig_jax.inorig.config import PAPER
 from facerig_jax.synthetic.subject import TRAIN
-from facerig_jax.training.config import DataConfig, OptimizerConfig, TrainConfig
 
 
 def config() -> TrainConfig:

@@ -8,9 +8,9 @@ under 3 minutes, most of it compiling; the loss falls. The weights are of no use
 
 import dataclasses
 
+from experiments.training.config import DataConfig, LossWeights, OptimizerConfig, TrainConfig
 from facerig_jax.inorig.config import BASE
 from facerig_jax.synthetic.subject import TRAIN
-from facerig_jax.training.config import DataConfig, LossWeights, OptimizerConfig, TrainConfig
 
 
 def config() -> TrainConfig:

@@ -7,8 +7,8 @@ import io
 import logging
 from collections.abc import Callable
 
+from experiments.training.tasks.task import Errors
 from facerig_jax.io.files import AnyPath, as_path, atomic_write, optional_import
-from facerig_jax.training.tasks.task import Errors
 
 # Okabe and Ito's colours, told apart by the colour-blind too; beyond them, line styles.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A8A")

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from helpers import tiny
 
+from experiments.training.config import OptimizerConfig, TrainConfig
+from experiments.training.loop import train
+from experiments.training.tasks import TASKS
+from experiments.training.tasks.task import Errors
 from facerig_jax.config import FitConfig, FlowConfig
 from facerig_jax.networks.flow import N_FLOW, flow_module
 from facerig_jax.networks.tree import apply
-from facerig_jax.training.config import OptimizerConfig, TrainConfig
-from facerig_jax.training.loop import train
-from facerig_jax.training.tasks import TASKS
-from facerig_jax.training.tasks.task import Errors
 
 FLOW = FlowConfig(uv_size=16, widths=(8, 8), place=4)
 

@@ -7,11 +7,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from experiments.training.config import TrainConfig
 from facerig_jax.data.folders import SourceConfig, folder_source
 from facerig_jax.data.subjects import VALIDATION_SEED, MadeSource, Source
 from facerig_jax.detect import load_detector
 from facerig_jax.synthetic.subject import synthetic_source, training_seed
-from facerig_jax.training.config import TrainConfig
 from facerig_jax.types import HeadModel
 
 # How many choices of photos each person of a folder has in an epoch.

@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from experiments.training.config import TrainConfig
+from experiments.training.prepare import Target, Teacher, photos_of, target_of
+from experiments.training.tasks.task import Errors
 from facerig_jax.config import FitConfig, Hyper, as_arrays
 from facerig_jax.data.subjects import Subject
 from facerig_jax.fit.correspondences import flow_maps
@@ -23,9 +26,6 @@ from facerig_jax.networks.flow import flow_module
 from facerig_jax.networks.tree import apply
 from facerig_jax.numerics import HIGHEST, masked_mean, safe_norm
 from facerig_jax.raster.uv import vertex_to_uv
-from facerig_jax.training.config import TrainConfig
-from facerig_jax.training.prepare import Target, Teacher, photos_of, target_of
-from facerig_jax.training.tasks.task import Errors
 
 ERRORS = Errors("offsets mm", "rms of the points' offsets (mm)", "before the network", "after it")
 # True offsets that the network learns are cut at this, mm per axis.

@@ -13,17 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from facerig_jax.data.subjects import Source
-from facerig_jax.detect import load_detector
-from facerig_jax.inorig.config import EnergyWeights, InorigConfig
-from facerig_jax.io.files import as_path, atomic_write
-from facerig_jax.training.checkpoints import Checkpoints
-from facerig_jax.training.config import DataConfig, TrainConfig
-from facerig_jax.training.examples import Examples
-from facerig_jax.training.prepare import Teacher, make_teacher
-from facerig_jax.training.processes import agree, first_alone, stop_requests
-from facerig_jax.training.tasks import example_loss, task_of
-from facerig_jax.training.train_step import (
+from experiments.training.checkpoints import Checkpoints
+from experiments.training.config import DataConfig, TrainConfig
+from experiments.training.examples import Examples
+from experiments.training.prepare import Teacher, make_teacher
+from experiments.training.processes import agree, first_alone, stop_requests
+from experiments.training.tasks import example_loss, task_of
+from experiments.training.train_step import (
     MAX_SKIPPED,
     TrainState,
     init_state,
@@ -32,7 +28,11 @@ from facerig_jax.training.train_step import (
     replicated,
     spread,
 )
-from facerig_jax.training.workdir import DONE, WEIGHTS, Records, open_workdir
+from experiments.training.workdir import DONE, WEIGHTS, Records, open_workdir
+from facerig_jax.data.subjects import Source
+from facerig_jax.detect import load_detector
+from facerig_jax.inorig.config import EnergyWeights, InorigConfig
+from facerig_jax.io.files import as_path, atomic_write
 from facerig_jax.types import HeadModel
 from facerig_jax.weights import check_params, init_params, read_weights, write_weights
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from experiments.training import losses
+from experiments.training.config import TrainConfig
+from experiments.training.losses import reference_area
+from experiments.training.prepare import Example, Target, Teacher, evidence_of, make_example
+from experiments.training.tasks.task import Errors
 from facerig_jax.data.subjects import Subject
 from facerig_jax.geometry.camera import to_image
 from facerig_jax.geometry.mesh import vertex_normals
@@ -12,11 +17,6 @@ from facerig_jax.inorig.config import EnergyWeights, InorigConfig
 from facerig_jax.inorig.energies import Observed, uses_dense
 from facerig_jax.inorig.stages import solve_stages
 from facerig_jax.numerics import masked_mean
-from facerig_jax.training import losses
-from facerig_jax.training.config import TrainConfig
-from facerig_jax.training.losses import reference_area
-from facerig_jax.training.prepare import Example, Target, Teacher, evidence_of, make_example
-from facerig_jax.training.tasks.task import Errors
 from facerig_jax.types import HeadModel
 
 ERRORS = Errors("neutral mm", "mean vertex error of the neutral face (mm)", "mean face", "after stage {}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from experiments.training import losses
+from experiments.training.prepare import Example, Teacher, evidence_of
+from experiments.training.tasks.stages import ERRORS, neutral_errors, prepare, prepared_models
 from facerig_jax.geometry.camera import normalized_to_pose, project
 from facerig_jax.inorig.config import EnergyWeights, InorigConfig
 from facerig_jax.inorig.params import normalize_images, regress_pose
 from facerig_jax.numerics import masked_mean
-from facerig_jax.training import losses
-from facerig_jax.training.prepare import Example, Teacher, evidence_of
-from facerig_jax.training.tasks.stages import ERRORS, neutral_errors, prepare, prepared_models
 
 __all__ = ["ERRORS", "loss", "prepare", "prepared_models"]
 

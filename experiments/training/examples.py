@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.training.config import DataConfig, TrainConfig
+from experiments.training.prepare import Teacher
+from experiments.training.tasks import TASKS, task_of
 from facerig_jax.checks import check_choice
 from facerig_jax.data.subjects import Source, Subject
 from facerig_jax.io.arrays import read_arrays
 from facerig_jax.io.files import AnyPath, atomic_write
 from facerig_jax.io.serialize import to_plain
-from facerig_jax.training.config import DataConfig, TrainConfig
-from facerig_jax.training.prepare import Teacher
-from facerig_jax.training.tasks import TASKS, task_of
 
 SETTINGS = "examples.json"
 # Counts up when what an example holds changes its meaning.

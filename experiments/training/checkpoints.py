@@ -15,9 +15,9 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
+from experiments.training.processes import agree, in_every
+from experiments.training.train_step import TrainState, place
 from facerig_jax.io.files import as_path
-from facerig_jax.training.processes import agree, in_every
-from facerig_jax.training.train_step import TrainState, place
 
 # Counts up when what a checkpoint holds changes; 1 had all weights in one vector.
 FORMAT = 2

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from experiments.training import losses
 from facerig_jax.api import as_photos
 from facerig_jax.config import FitConfig
 from facerig_jax.data.subjects import Subject
@@ -22,7 +23,6 @@ from facerig_jax.inorig.pipeline import mean_pose, observe
 from facerig_jax.inorig.space import make_tables
 from facerig_jax.numerics import srgb_to_linear
 from facerig_jax.raster.uv import UVTable
-from facerig_jax.training import losses
 from facerig_jax.types import Crop, HeadModel, Photos
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import jax
 
+from experiments.training.config import LossWeights, TrainConfig
+from experiments.training.prepare import Teacher
+from experiments.training.tasks import flow, pose, stages
+from experiments.training.tasks.task import Task
 from facerig_jax.checks import check_choice
 from facerig_jax.inorig.config import EnergyWeights
-from facerig_jax.training.config import LossWeights, TrainConfig
-from facerig_jax.training.prepare import Teacher
-from facerig_jax.training.tasks import flow, pose, stages
-from facerig_jax.training.tasks.task import Task
 
 TASKS: dict[str, Task] = {"fit": stages, "pose": pose, "flow": flow}
 

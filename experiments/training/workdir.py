@@ -12,9 +12,9 @@ from pathlib import Path
 
 from flax.traverse_util import flatten_dict
 
+from experiments.training.config import TrainConfig
 from facerig_jax.io.files import AnyPath, WriteError, as_path, atomic_write
 from facerig_jax.io.serialize import to_json, to_plain
-from facerig_jax.training.config import TrainConfig
 
 CONFIG, METRICS, DONE, EVENTS, WEIGHTS = "config.json", "metrics.jsonl", "DONE", "tensorboard", "weights.npz"
 # What may change when a run is resumed.

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import jax
 
+from experiments.training.config import TrainConfig
+from experiments.training.prepare import Teacher
 from facerig_jax.config import FitConfig
 from facerig_jax.data.subjects import Subject
 from facerig_jax.inorig.config import EnergyWeights, InorigConfig
-from facerig_jax.training.config import TrainConfig
-from facerig_jax.training.prepare import Teacher
 
 
 @dataclasses.dataclass(frozen=True)

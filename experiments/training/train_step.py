@@ -14,11 +14,11 @@ from flax import struct
 from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from experiments.training.config import SCHEDULES, LossWeights, OptimizerConfig, TrainConfig
+from experiments.training.prepare import Teacher
+from experiments.training.tasks import example_loss
 from facerig_jax.checks import check_choice
 from facerig_jax.inorig.config import EnergyWeights
-from facerig_jax.training.config import SCHEDULES, LossWeights, OptimizerConfig, TrainConfig
-from facerig_jax.training.prepare import Teacher
-from facerig_jax.training.tasks import example_loss
 from facerig_jax.weights import init_params
 
 # The batch is spread over this axis; weights are the same everywhere.
