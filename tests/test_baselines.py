@@ -224,6 +224,7 @@ def rows(settings):
     return {method.name: method for method in table}
 
 
+@pytest.mark.thorough
 def test_adam_takes_any_number_of_steps_in_one_program_and_lowers_its_energy(samples, settings):
     head = tiny_head()
     config, photos = methods.linear(runs.without_training(settings.config)), samples[0].photos
@@ -250,6 +251,7 @@ def test_adam_takes_any_number_of_steps_in_one_program_and_lowers_its_energy(sam
     assert landmark_gap(many) < landmark_gap(nine) < landmark_gap(still)
 
 
+@pytest.mark.thorough
 def test_the_neutral_after_the_last_step_is_the_result(rows, samples):
     for name in ("fixed steps", "Adam, 9 steps", "Adam, equal time"):
         estimate = rows[name].run(samples[0].photos)

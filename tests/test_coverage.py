@@ -155,8 +155,8 @@ def test_what_covers_one_photo_of_two_is_no_cover():
 def test_a_photo_that_is_only_padding_does_not_count():
     images, made, _ = photos(0)
     observed, x = observe(painted(images, made, mask, BLUE)), truth(made)
-    alone = observed.replace(view_mask=jnp.array([1.0, 0.0]))
-    noise = alone.replace(linear=alone.linear.at[1].set(0.0))
+    alone = observed.replace(view_mask=jnp.array([1.0, 0.0, 0.0]))
+    noise = alone.replace(linear=alone.linear.at[1:].set(0.0))
     first, second = (_find(small_head(), seen, x, as_arrays(Hyper())) for seen in (alone, noise))
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -164,7 +164,9 @@ def test_a_photo_that_is_only_padding_does_not_count():
 
 def test_no_view_at_all_is_finite_and_uncovered():
     images, made, _ = photos(0)
-    found = _find(small_head(), observe(images).replace(view_mask=jnp.zeros(2)), truth(made), as_arrays(Hyper()))
+    found = _find(
+        small_head(), observe(images).replace(view_mask=jnp.zeros(len(images))), truth(made), as_arrays(Hyper())
+    )
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
     assert float(found.found.sum()) == 0
 
@@ -192,6 +194,7 @@ def skin(rig):
     return 255 * np.asarray(linear_to_srgb(jnp.mean(rig.albedo[face], 0)))
 
 
+@pytest.mark.thorough
 def test_a_mask_colours_no_skin_and_what_is_guessed_under_it_pulls_little():
     """The landmarks under the mask lie 2 px too low, as a detector may guess them."""
     images, made, landmarks = photos(0)

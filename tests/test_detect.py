@@ -59,14 +59,14 @@ def error_in_percent(landmarks, truth):
 # ---- the nets
 
 
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("wrap", [pytest.param(lambda f: f, marks=pytest.mark.thorough), jax.jit], ids=["eager", "jit"])
 def test_detector_net_is_the_original_one(params, golden, wrap):
     regressors, logits = wrap(detector_net)(params["detector"], with_mirror(golden["detector_input"]) / 127.5 - 1)
     np.testing.assert_allclose(regressors, golden["detector_regressors"], atol=1e-3)
     np.testing.assert_allclose(logits, golden["detector_logits"], atol=1e-3)
 
 
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("wrap", [pytest.param(lambda f: f, marks=pytest.mark.thorough), jax.jit], ids=["eager", "jit"])
 def test_landmark_net_is_the_original_one(params, golden, wrap):
     points, logits = wrap(landmark_net)(params["landmarks"], with_mirror(golden["landmark_input"]) / 255)
     np.testing.assert_allclose(points, golden["landmark_points"], atol=1e-3)
@@ -207,7 +207,7 @@ def test_landmarks_scale_with_the_photo(params, portrait):
     assert error_in_percent((np.asarray(twice.landmarks)[:, :2] + 0.5) / 2 - 0.5, once) < 1
 
 
-@pytest.mark.parametrize("size", [96, 2048])
+@pytest.mark.parametrize("size", [96, pytest.param(2048, marks=pytest.mark.thorough)])
 def test_tiny_and_huge_photos(params, portrait, size):
     assert RUN(params, np.asarray(portrait.resize((size, size), Image.Resampling.LANCZOS))).found
 
@@ -261,7 +261,7 @@ def test_eager_is_jit(params, small):
         np.testing.assert_allclose(a, b, atol=2e-2)
 
 
-@pytest.mark.parametrize("batched", ["vmap", "map"])
+@pytest.mark.parametrize("batched", ["vmap", pytest.param("map", marks=pytest.mark.thorough)])
 def test_a_batch_is_a_loop(params, small, batched):
     images = np.stack([small, small[:, ::-1], np.zeros_like(small)])
     run = jax.vmap(detect, (None, 0)) if batched == "vmap" else lambda p, x: jax.lax.map(lambda y: detect(p, y), x)

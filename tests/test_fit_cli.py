@@ -292,6 +292,7 @@ def test_all_bundled_photos_reproject_within_the_bar(six):
     assert error.max() <= REPROJECTION_BAR, dict(zip([p.stem for p in BUNDLED], error.round(4), strict=True))
 
 
+@pytest.mark.thorough
 def test_alpha_grey_16_bit_and_turned_photos_fit_in_one_run(six):
     record, _ = six
     notes = " ".join(record["notes"])

@@ -66,6 +66,7 @@ def test_it_learns_on_its_own_passes_too_once_there_is_one_to_start_from():
     assert [flow and flow.passes for flow in flows] == [None, 1, 2]
 
 
+@pytest.mark.thorough
 def test_training_the_network_lowers_its_loss():
     model = FitConfig(flow=FLOW, crop_size=64, landmarks="68", landmark_steps=2)
     config = TrainConfig(task="flow", model=model, steps=30, batch=2)

@@ -31,7 +31,7 @@ def photos():
     """Two photos of a subject with a blue mask, the second of them dark, and exact landmarks."""
     made, landmarks = subject()
     images = np.asarray(made.images[:2], np.float32).copy()
-    for image, points in zip(images, np.asarray(landmarks[..., :2]), strict=True):
+    for image, points in zip(images, np.asarray(landmarks[:2, :, :2]), strict=True):
         (left, _), (right, bottom) = points.min(0), points.max(0)
         image[int(points[NOSE, 1]) : int(bottom), int(left) : int(right)] = BLUE
     return jnp.stack([images[0], 0.08 * images[1]]), landmarks[:2]

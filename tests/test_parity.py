@@ -48,12 +48,14 @@ def before_level(golden: dict, level: int) -> dict:
     return {name: x for name, x in golden.items() if stages_behind([name]) <= level}
 
 
+@pytest.mark.thorough
 def test_networks_tables_and_the_first_stage_equal_the_published_code(golden, first_stage):
     errors = compare(before_level(golden, 1), first_stage, UV)
     assert {"pose_init", "vert_init", "rgb_net.0", "albedo_fpn.2", "uv_table_128", "level0.iter2.albedo"} <= set(errors)
     assert {name: error for name, error in errors.items() if not error < ALL_STEPS} == {}
 
 
+@pytest.mark.thorough
 def test_the_first_step_is_exact(golden, first_stage):
     names = [name for name in golden if stages_behind([name]) == 0 or name.startswith(("vert_init", "level0.iter0."))]
     errors = compare({name: golden[name] for name in names}, first_stage, UV)
@@ -99,6 +101,7 @@ def test_relative_error_is_absolute_near_zero_and_infinite_where_nothing_compare
     assert relative_error(b, np.array([np.nan, -4.0])) == np.inf
 
 
+@pytest.mark.thorough
 def test_a_missing_array_and_a_wrong_shape_fail_and_a_subset_does_not(golden, first_stage):
     part = {name: golden[name] for name in ("pose_init", "level0.iter1.sp")}
     assert list(compare(part, first_stage, UV)) == list(part)
@@ -108,6 +111,7 @@ def test_a_missing_array_and_a_wrong_shape_fail_and_a_subset_does_not(golden, fi
     assert compare({"pose_init": golden["pose_init"][0]}, first_stage, UV) == {"pose_init": np.inf}
 
 
+@pytest.mark.thorough
 def test_a_uv_table_is_compared_by_coverage_and_place(golden, first_stage):
     vertices, weights = golden["uv_table_32_vertex"], golden["uv_table_32_weight"]
 

@@ -125,6 +125,7 @@ def start(code, *arguments, **environment):
     )
 
 
+@pytest.mark.thorough
 def test_a_run_killed_while_it_saves_goes_on_to_the_same_end(whole, tmp_path):
     child = start(CHILD, tmp_path)
     _, errors = child.communicate(timeout=300)

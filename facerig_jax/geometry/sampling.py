@@ -4,17 +4,12 @@ import jax
 import jax.numpy as jnp
 
 
-def _corners(height: int, width: int, x: jax.Array, y: jax.Array):
-    """Yields (row, column, weight) of the four neighbours of pixel positions; outside neighbours weigh 0."""
-    x0, y0 = jnp.floor(x), jnp.floor(y)
-    for dy in (0, 1):
-        for dx in (0, 1):
-            col, row = x0 + dx, y0 + dy
-            weight = (1 - jnp.abs(x - col)) * (1 - jnp.abs(y - row))
-            inside = (col >= 0) & (col <= width - 1) & (row >= 0) & (row <= height - 1)
-            row = jnp.clip(jnp.nan_to_num(row), 0, height - 1).astype(jnp.int32)
-            col = jnp.clip(jnp.nan_to_num(col), 0, width - 1).astype(jnp.int32)
-            yield row, col, jnp.where(inside, weight, 0)
+def _neighbours(size: int, position: jax.Array):
+    """The two neighbours along one axis: (place, weight, whether it lies inside the map); outside, place is 0."""
+    low = jnp.floor(position)
+    for place in (low, low + 1):
+        inside = (place >= 0) & (place <= size - 1)
+        yield jnp.where(inside, place, 0).astype(jnp.int32), 1 - jnp.abs(position - place), inside
 
 
 @jax.jit
@@ -29,10 +24,13 @@ def bilinear(image: jax.Array, points: jax.Array) -> jax.Array:
       (..., C)
     """
     height, width, _ = image.shape
-    return sum(
-        image[row, col] * weight[..., None]
-        for row, col, weight in _corners(height, width, points[..., 0], points[..., 1])
-    )
+    columns, rows = tuple(_neighbours(width, points[..., 0])), tuple(_neighbours(height, points[..., 1]))
+    total = jnp.zeros((), image.dtype)
+    for row, by_row, row_inside in rows:
+        for column, by_column, column_inside in columns:
+            weight = jnp.where(column_inside & row_inside, by_column * by_row, 0)
+            total = total + image.at[row, column].get(mode="promise_in_bounds") * weight[..., None]
+    return total
 
 
 def central_differences(image: jax.Array) -> tuple[jax.Array, jax.Array]:
