@@ -579,7 +579,7 @@ def test_a_view_that_overshoots_undoes_no_other_view_s_step(last_fit):
 
 def test_a_view_alone_sees_the_energy_of_all_views_as_a_function_of_its_own_unknowns(x, colours, seen, hyper):
     """What `apart` makes of the other views differs from the joint energy by a constant."""
-    whole = Colours(colours, jnp.arange(N_POINTS), jnp.ones(N_POINTS), colours.detail[:, 0])
+    whole = Colours(colours, jnp.arange(N_POINTS), colours.detail[:, 0], jnp.ones(seen.shape[:2]))
     apart_data = jax.jit(apart)(x, whole, seen, hyper).data
 
     def joint(view, change):

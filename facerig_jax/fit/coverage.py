@@ -15,7 +15,7 @@ from facerig_jax.config import FitConfig, Hyper
 from facerig_jax.fit import residuals
 from facerig_jax.fit.linear_points import evaluate
 from facerig_jax.fit.parameters import Parameters
-from facerig_jax.fit.photometric import colour_data, colour_trust, sight_weight
+from facerig_jax.fit.photometric import colour_data, colour_trust
 from facerig_jax.fit.preprocess import Coverage, Crops
 from facerig_jax.geometry.mesh import triangle_normals
 from facerig_jax.geometry.sampling import bilinear
@@ -205,7 +205,7 @@ def read_samples(head: HeadModel, crops: Crops, x: Parameters, hyper: Hyper, con
         place=place,
         ratio=seen / jnp.exp(data.albedo_mean)[None],
         basis=basis,
-        sight=sight_weight(head, crops, x, colours) * vertex_area(head)[index][None],
+        sight=colours.sight * vertex_area(head)[index][None],
         deviation=SKIN + data.detail[:, 0] - hyper.albedo_detail,
         noise=hyper.colour**2 * (1 / colour_trust(data.brightness, hyper) - 1),
         regions=cover_regions(head)[:, index],

@@ -12,7 +12,6 @@ from facerig_jax.config import Hyper
 from facerig_jax.fit import residuals
 from facerig_jax.fit.parameters import ALL, GEOMETRY, Parameters, columns, places, unflatten
 from facerig_jax.fit.photometric import Colours, sample_weight
-from facerig_jax.fit.preprocess import Crops
 from facerig_jax.types import HeadModel
 
 
@@ -34,7 +33,7 @@ class Energy:
 
 def fit_energy(
     head: HeadModel,
-    crops: Crops,
+    size: int,
     x: Parameters,
     level: jax.Array,
     hyper: Hyper,
@@ -45,7 +44,8 @@ def fit_energy(
     """The energy of some sets of points, of colours where given, and of the priors.
 
     Args:
-      head, crops: what is fitted to what.
+      head: morphable head.
+      size: side of the crops, px.
       x: unknowns, for their sizes.
       level: (V,) expected light.
       hyper: traced settings.
@@ -53,7 +53,6 @@ def fit_energy(
       colours: those of face vertices.
       names: fields of the unknowns that may change.
     """
-    size = crops.linear.shape[1]
     free, geometry = places(x, names), places(x, GEOMETRY)
     among = np.where(np.isin(free, geometry), np.searchsorted(geometry, free), -1)
     shared_columns, own_columns = columns(x, names)
@@ -61,7 +60,7 @@ def fit_energy(
     def reweigh(vector):
         at = unflatten(vector, x)
         whiten = tuple(residuals.point_whitening(at, data) for data in points)
-        return whiten, None if colours is None else sample_weight(head, crops, at, colours, hyper)
+        return whiten, None if colours is None else sample_weight(at, colours, hyper)
 
     def linearize(vector, weights):
         at, (whiten, weight) = unflatten(vector, x), weights

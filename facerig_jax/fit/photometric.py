@@ -10,7 +10,7 @@ from flax import struct
 
 from facerig_jax.config import FitConfig, Hyper
 from facerig_jax.fit import residuals
-from facerig_jax.fit.linear_points import evaluate, surface_model
+from facerig_jax.fit.linear_points import PointModel, evaluate, surface_model
 from facerig_jax.fit.parameters import Parameters
 from facerig_jax.fit.preprocess import Crops
 from facerig_jax.geometry.camera import project_to_image
@@ -40,19 +40,19 @@ class Colours:
 
     data:  of n vertices.
     index: (n,) which vertices of the head they are.
-    fresh: (n,) 0 where an index repeats or the vertex is covered.
     prior: (n,) deviation of each vertex's log albedo before any photo is seen: what outliers are judged by.
+    sight: (V, n) in [0, 1] how well each view sees each vertex: see `sight_weight`.
     """
 
     data: residuals.ColourData
     index: jax.Array
-    fresh: jax.Array
     prior: jax.Array
+    sight: jax.Array
 
     def view_axes(self) -> Colours:
         """Axes for `jax.vmap` over views told `apart`."""
         data = residuals.ColourData(None, albedo_mean=0, albedo_basis=None, detail=0, image=0, brightness=0)
-        return Colours(data, None, None, None)
+        return Colours(data, None, None, sight=0)
 
 
 def gaussian_blur(images: jax.Array, sigma) -> jax.Array:
@@ -113,7 +113,8 @@ def colour_data(head: HeadModel, crops: Crops, x: Parameters, hyper: Hyper, conf
         image=image,
         brightness=jax.lax.stop_gradient(jnp.maximum(brightness, MIN_BRIGHTNESS)),
     )
-    return Colours(data, index, fresh * clear, prior)
+    sight = sight_weight(head, crops, x, model, index) * (fresh * clear)[None]
+    return Colours(data, index, prior, sight)
 
 
 def apart(x: Parameters, colours: Colours, weight: jax.Array, hyper: Hyper) -> Colours:
@@ -155,15 +156,17 @@ def light_level(colours: Colours) -> jax.Array:
     return colours.data.brightness / jnp.mean(jnp.exp(colours.data.albedo_mean))
 
 
-def sight_weight(head: HeadModel, crops: Crops, x: Parameters, colours: Colours) -> jax.Array:
-    """(V, n) in [0, 1] how well each view sees each compared vertex: visible, not grazing, inside the photo."""
-    data, index, fresh = colours.data, colours.index, colours.fresh
+def sight_weight(head: HeadModel, crops: Crops, x: Parameters, model: PointModel, index: jax.Array) -> jax.Array:
+    """(V, n) in [0, 1] how well each view sees vertices `index`: visible, not grazing, inside the photo; no gradient.
+
+    It is looked up once a stage: within it the face moves by less than the pixels that tell what hides what.
+    """
     size = crops.linear.shape[1]
     x = jax.lax.stop_gradient(x)
 
     def one(pose, inverse_distance, expression):
         posed = project_to_image(vertices(head, x.identity, expression), pose, inverse_distance, size)
-        geometry = evaluate(data.model, x.identity, expression)
+        geometry = evaluate(model, x.identity, expression)
         tangents = rotate(euler_to_matrix(pose[:3]), geometry[:, 3:].reshape(-1, 3)).reshape(-1, 2, 3)
         facing = normalize(jnp.cross(tangents[:, 0], tangents[:, 1]))[:, 2]
         return posed, facing
@@ -173,13 +176,12 @@ def sight_weight(head: HeadModel, crops: Crops, x: Parameters, colours: Colours)
     inside = jax.vmap(lambda mask, points: bilinear(mask[..., None], points)[:, 0])(crops.inside, posed[:, index, :2])
     low, high = GRAZING
     facing = jnp.clip((facing - low) / (high - low), 0, 1)
-    return seen * (inside > 0.99) * facing * fresh[None] * crops.view_mask[:, None]
+    return jax.lax.stop_gradient(seen * (inside > 0.99) * facing * crops.view_mask[:, None])
 
 
-def sample_weight(head: HeadModel, crops: Crops, x: Parameters, colours: Colours, hyper: Hyper) -> jax.Array:
-    """(V, n, 3) photometric weights: seen (`sight_weight`), and robust against outliers and views."""
-    data, x = colours.data, jax.lax.stop_gradient(x)
-    base = sight_weight(head, crops, x, colours)
+def sample_weight(x: Parameters, colours: Colours, hyper: Hyper) -> jax.Array:
+    """(V, n, 3) photometric weights: what each view sees, robust against outliers and views."""
+    data, base, x = colours.data, colours.sight, jax.lax.stop_gradient(x)
     residual, _ = residuals.colour_terms(x, data)
     trust = colour_trust(data.brightness, hyper)[:, None]
     distance = jnp.mean(residual**2, -1) / (hyper.colour**2 / trust + colours.prior[None] ** 2)

@@ -62,10 +62,6 @@ class Crops:
     crop: Crop
     cover: Coverage | None = None
 
-    def view_axes(self) -> Crops:
-        """Axes for `jax.vmap` over views."""
-        return Crops(0, 0, 0, 0, 0, 0, Crop(0, 0, self.crop.size), None)
-
 
 def find_landmarks(params: dict, images: jax.Array, landmarks=None) -> tuple[jax.Array, jax.Array]:
     """Whether each view has a face (V,), and its landmarks (V, 468, 3) photo pixels."""

@@ -76,6 +76,7 @@ def _reprojection(head: HeadModel, rig: Rig, views: Views) -> tuple[jax.Array, j
     return posed, error(dense, trusted)
 
 
+@kept()
 def face_brightness(head: HeadModel, rig: Rig, views: Views) -> jax.Array:
     """(V,) mean linear RGB of the fitted face in each view, from its light and the rig's albedo."""
     vertices, albedo = apply_rig(rig, views.expression)

@@ -22,7 +22,7 @@ def fit_landmarks(
     head: HeadModel, data: PointData, crops: Crops, x: Parameters, hyper: Hyper, config: FitConfig
 ) -> tuple[Parameters, Descent]:
     """Identity, poses and expressions on points and priors."""
-    energy = fit_energy(head, crops, x, jnp.ones(x.n_views, x.pose.dtype), hyper, (data,), names=GEOMETRY)
+    energy = fit_energy(head, crops.crop.size, x, jnp.ones(x.n_views, x.pose.dtype), hyper, (data,), names=GEOMETRY)
     return _minimise(energy, x, hyper.damping, config.landmark_steps)
 
 
@@ -39,9 +39,9 @@ def fit_colours(
     colours = colour_data(head, crops, x, hyper, config, blur)
     level = light_level(colours)
     trust = colour_trust(colours.data.brightness, hyper)[:, None, None]
-    seen = sample_weight(head, crops, x, colours, hyper) / trust  # a dark view has a light like any other
+    seen = sample_weight(x, colours, hyper) / trust  # a dark view has a light like any other
     x = x.replace(light=fit_light(x, colours.data, seen, level))
-    energy = fit_energy(head, crops, x, level, hyper, (landmarks,), colours)
+    energy = fit_energy(head, crops.crop.size, x, level, hyper, (landmarks,), colours)
     return _minimise(energy, x, hyper.damping, config.photometric_steps)
 
 
@@ -61,27 +61,26 @@ def fit_views(
         data = (points, *data)
         colours = colour_data(head, crops, x, hyper, config, hyper.blur[-1])
         level = light_level(colours)
-        colours = apart(x, colours, sample_weight(head, crops, x, colours, hyper), hyper)
+        colours = apart(x, colours, sample_weight(x, colours, hyper), hyper)
 
-    def view(crops, x, level, data, colours):
+    def view(x, level, data, colours):
         alone = functools.partial(jax.tree.map, lambda value: value[None])
         x = alone(x).replace(identity=x.identity, albedo=x.albedo)
         data = tuple(points.replace(detected=points.detected[None], weight=points.weight[None]) for points in data)
         if colours is not None:
             images = {name: getattr(colours.data, name)[None] for name in ("image", "brightness")}
-            colours = colours.replace(data=colours.data.replace(**images))
-        energy = fit_energy(head, alone(crops).replace(cover=crops.cover), x, level[None], hyper, data, colours, MOTION)
+            colours = colours.replace(data=colours.data.replace(**images), sight=colours.sight[None])
+        energy = fit_energy(head, crops.crop.size, x, level[None], hyper, data, colours, MOTION)
         x, descent = _minimise(energy, x, hyper.damping, config.expression_steps)
         return x.pose[0], x.expression[0], descent
 
     axes = (
-        crops.view_axes(),
         view_axes(),
         0,
         tuple(points.view_axes() for points in data),
         colours and colours.view_axes(),
     )
-    pose, expression, descent = jax.vmap(view, axes)(crops, x, level, data, colours)
+    pose, expression, descent = jax.vmap(view, axes)(x, level, data, colours)
     return x.replace(pose=pose, expression=expression), descent
 
 
