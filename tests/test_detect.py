@@ -85,7 +85,7 @@ def test_nets_take_any_batch_axes(params):
 
 def test_assets_are_small_and_hold_no_pickle():
     folder = ROOT / "facerig_jax/detect/assets"
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 3.5e6
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 4e6  # with both landmark nets; one alone 2.5e6
 
 
 # ---- crops and boxes
