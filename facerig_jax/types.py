@@ -138,6 +138,8 @@ class Detection:
     found:       () bool, whether a face was found at all.
     other_boxes: (M, 4) the other faces' boxes, best first, zero padded.
     other_scores: (M,) their scores, 0 for padding.
+    irises:      (2, 5, 3) like landmarks: the subject's right, left iris; its middle, then four points of its edge
+      (iris_places in detect/). None from a landmark net that does not see them.
     """
 
     box: jax.Array
@@ -147,6 +149,7 @@ class Detection:
     found: jax.Array
     other_boxes: jax.Array
     other_scores: jax.Array
+    irises: jax.Array | None = None
 
 
 @struct.dataclass

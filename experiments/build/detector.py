@@ -1,4 +1,4 @@
-"""Converts MediaPipe's face detector and face-landmark net (.tflite, Apache-2.0) to the .npz that `detect` loads.
+"""Converts MediaPipe's face detector and face-landmark nets (.tflite, Apache-2.0) to the .npz that `detect` loads.
 
     pip download --no-deps --only-binary=:all: --python-version 311 --platform manylinux_2_28_x86_64 mediapipe==0.10.21
     python -m experiments.build.detector --wheel=mediapipe-0.10.21-cp311-cp311-manylinux_2_28_x86_64.whl
@@ -15,102 +15,29 @@ import zipfile
 import numpy as np
 from absl import app, flags
 
+from experiments.build.tflite_graph import Graph
+from facerig_jax.detect import attention
+
 FILES = {
     "detector": "mediapipe/modules/face_detection/face_detection_short_range.tflite",
     "landmarks": "mediapipe/modules/face_landmark/face_landmark.tflite",
+    "attention": "mediapipe/modules/face_landmark/face_landmark_with_attention.tflite",
 }
 WHEEL_SHA256 = "05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3"
 
 _WHEEL = flags.DEFINE_string("wheel", None, "mediapipe 0.10.21 wheel.", required=True)
-_OUT = flags.DEFINE_string("out", "facerig_jax/detect/assets/mediapipe_v1.npz", "File to write.")
+_OUT = flags.DEFINE_string("out", "facerig_jax/detect/assets", "Folder to write mediapipe_v1.npz and _v2.npz into.")
 _GOLDEN = flags.DEFINE_string("golden", None, "Also write the TFLite runtime's inputs and outputs to this file.")
 
 
 def read_models(wheel) -> dict[str, bytes]:
-    """The two .tflite files of the wheel, after its hash was checked."""
+    """The .tflite files of the wheel, after its hash was checked."""
     wheel = pathlib.Path(wheel)
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if digest != WHEEL_SHA256:
         raise ValueError(f"{wheel}: sha256 is {digest}, expected {WHEEL_SHA256} (mediapipe 0.10.21, cp311 manylinux).")
     with zipfile.ZipFile(wheel) as archive:
         return {name: archive.read(path) for name, path in FILES.items()}
-
-
-class Graph:
-    """A .tflite model as two tables: which operator makes a tensor, and the constant tensors' values."""
-
-    def __init__(self, model: bytes):
-        import tflite
-
-        root = tflite.Model.GetRootAs(model, 0)
-        graph = root.Subgraphs(0)
-        codes = {v: k for k, v in vars(tflite.BuiltinOperator).items() if isinstance(v, int)}
-        dtypes = {tflite.TensorType.FLOAT16: np.float16, tflite.TensorType.INT32: np.int32}
-        self.outputs = [int(i) for i in graph.OutputsAsNumpy()]
-        self.made_by, self.constants = {}, {}
-        for i in range(graph.TensorsLength()):
-            tensor = graph.Tensors(i)
-            buffer = root.Buffers(tensor.Buffer())
-            if buffer.DataLength():
-                values = np.frombuffer(buffer.DataAsNumpy().tobytes(), dtypes[tensor.Type()])
-                self.constants[i] = values.reshape(tensor.ShapeAsNumpy())
-        for i in range(graph.OperatorsLength()):
-            operator = graph.Operators(i)
-            code = root.OperatorCodes(operator.OpcodeIndex())
-            kind = codes[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
-            inputs, outputs = operator.InputsAsNumpy(), operator.OutputsAsNumpy()
-            self.made_by[int(outputs[0])] = (kind, [int(k) for k in inputs])
-
-    def weight(self, tensor: int) -> np.ndarray:
-        """A weight as stored (float16); the runtime widens it through a DEQUANTIZE operator."""
-        if tensor not in self.constants:
-            tensor = self.expect(tensor, "DEQUANTIZE")[0]
-        return self.constants[tensor]
-
-    def expect(self, tensor: int, *kinds: str) -> list[int]:
-        """Inputs of the operator that makes `tensor`, which must be of one of the given kinds."""
-        kind, inputs = self.made_by[tensor]
-        if kind not in kinds:
-            raise ValueError(f"tensor {tensor} is made by {kind}, expected {' or '.join(kinds)}.")
-        return inputs
-
-    def conv(self, tensor: int) -> tuple[dict, int]:
-        """(layer, input) of a convolution; kernel as HWIO, or IO for 1 x 1."""
-        x, kernel, bias = self.expect(tensor, "CONV_2D")
-        kernel = self.weight(kernel).transpose(1, 2, 3, 0)
-        return {"kernel": kernel[0, 0] if kernel.shape[:2] == (1, 1) else kernel, "bias": self.weight(bias)}, x
-
-    def activation(self, tensor: int) -> tuple[dict, int]:
-        """(slopes or nothing, input) of a PReLU or ReLU."""
-        inputs = self.expect(tensor, "PRELU", "RELU")
-        return ({"slope": self.weight(inputs[1])[0, 0]} if len(inputs) == 2 else {}), inputs[0]
-
-    def block(self, tensor: int) -> tuple[dict, int]:
-        """(layer, input) of a BlazeBlock."""
-        layer, total = self.activation(tensor)
-        shortcut, residual = self.expect(total, "ADD")
-        pointwise, y = self.conv(residual)
-        x, kernel, bias = self.expect(y, "DEPTHWISE_CONV_2D")
-        while shortcut != x:
-            shortcut = self.expect(shortcut, "PAD", "MAX_POOL_2D")[0]
-        depthwise = {"kernel": self.weight(kernel)[0], "bias": self.weight(bias)}
-        return {"depthwise": depthwise, "pointwise": pointwise, **layer}, x
-
-    def chain(self, tensor: int, stop: int | None = None) -> tuple[list[dict], int]:
-        """(blocks from first to last, where they start), walking back until `stop` or a tensor no block makes."""
-        blocks = []
-        while tensor != stop and self.made_by[self.activation(tensor)[1]][0] == "ADD":
-            layer, tensor = self.block(tensor)
-            blocks.insert(0, layer)
-        return blocks, tensor
-
-    def stem(self, tensor: int) -> dict:
-        """The first convolution with its activation."""
-        slope, y = self.activation(tensor)
-        layer, x = self.conv(y)
-        if x in self.made_by:
-            raise ValueError("the stem does not read the input.")
-        return {**layer, **slope}
 
 
 def convert_detector(graph: Graph) -> dict:
@@ -128,17 +55,72 @@ def convert_landmarks(graph: Graph) -> dict:
     """Weights of the face-mesh net under the names `nets.landmark_net` uses."""
     branches, chains = {}, {}
     for output, name in zip(graph.outputs, ("landmarks", "presence"), strict=True):
-        head, y = graph.conv(output)
-        last, y = graph.block(y)
-        slope, y = graph.activation(y)
-        reduce, y = graph.conv(y)
-        branches[name] = {"reduce": {**reduce, **slope}, "last_block": last, "head": head}
-        chains[name], start = graph.chain(y)
-    pairs = zip(*([block["pointwise"]["kernel"] for block in chain] for chain in chains.values()), strict=False)
-    shared = sum(np.array_equal(a, b) for a, b in pairs)
+        branches[name], chains[name], start = graph.branch(output)
+    shared = count_shared(*chains.values())
     for name, blocks in chains.items():
         branches[name] |= _numbered(blocks[shared:])
     return {"stem": graph.stem(start), **_numbered(chains["landmarks"][:shared]), **branches}
+
+
+def convert_attention(graph: Graph) -> dict:
+    """Weights of the face-mesh net with attention under the names `attention.attention_net` uses."""
+    mesh, lips, right_eye, left_eye, right_iris, left_iris, presence = graph.outputs
+    mesh = graph.expect(mesh, "STRIDED_SLICE")[0]
+    trunk, blocks, start = graph.branch(mesh)
+    trunk["mesh"] = trunk.pop("head")
+    trunk["presence"], read = graph.conv(presence)
+    if read != graph.conv(mesh)[1]:
+        raise ValueError("mesh and presence do not read the same features.")
+    return {
+        **{"stem": graph.stem(start), **_numbered(blocks), **trunk},
+        "lips": convert_region(graph, "lips", {"points": lips}, mesh),
+        "right_eye": convert_region(graph, "right_eye", {"points": right_eye, "iris": right_iris}, mesh),
+        "left_eye": convert_region(graph, "left_eye", {"points": left_eye, "iris": left_iris}, mesh),
+    }
+
+
+def convert_region(graph: Graph, name: str, outputs: dict[str, int], mesh: int) -> dict:
+    """Weights of the nets that look at one region again; outputs: branch -> tensor, mesh: the tensor they start from."""
+    params, chains = {}, []
+    for branch, output in outputs.items():
+        points, matrix = graph.expect(graph.expect(output, "RESHAPE")[0], "TransformLandmarks")
+        params[branch], blocks, start = graph.branch(graph.expect(points, "RESHAPE")[0])
+        expect_window(graph, name, start, matrix, mesh)
+        params[branch] |= _numbered(blocks[len(attention.REGION_STRIDES) :])
+        chains.append(blocks[: len(attention.REGION_STRIDES)])
+    if count_shared(chains[0], chains[-1]) != len(attention.REGION_STRIDES):
+        raise ValueError(f"{name}: its branches do not share their first blocks.")
+    return params | _numbered(chains[0])
+
+
+def expect_window(graph: Graph, name: str, cut_out: int, matrix: int, mesh: int) -> None:
+    """Refuses a region's window unless its operators are set as `attention.region_window` and `cut_out` have it.
+
+    cut_out: the tensor cut out of the features; matrix: what takes the region's points back to the crop.
+    """
+    features, window = graph.expect(cut_out, "TransformTensorBilinear")
+    window_again, stretch = graph.expect(matrix, "MUL")
+    points, quarter = graph.expect(graph.expect(window, "Landmarks2TransformMatrix")[0], "MUL")
+    size = {"output_height": attention.REGION_SIZE, "output_width": attention.REGION_SIZE}
+    margin = {"scale_x": attention.REGION_MARGIN, "scale_y": attention.REGION_MARGIN}
+    left, right = attention.LEVEL[name]
+    turn = {"left_rotation_idx": left, "right_rotation_idx": right, "target_rotation_radians": 0.0}
+    checks = {
+        "its window": graph.options[window] == size | margin | turn | {"subset_idxs": list(attention.REGIONS[name])},
+        "what is cut out": window_again == window and graph.options[cut_out] == size,
+        "where it is cut out": len(graph.chain(features)[0]) == attention.TAP,
+        "the points it starts from": graph.expect(points, "RESHAPE")[0] == mesh and graph.weight(quarter) == 0.25,
+        "the way back": np.array_equal(graph.weight(stretch)[0, :2], [[1, 1, 4, 4]] * 2),
+    }
+    wrong = [what for what, right in checks.items() if not right]
+    if wrong:
+        raise ValueError(f"{name}: {' and '.join(wrong)} not as facerig_jax/detect/attention.py has it.")
+
+
+def count_shared(first: list[dict], second: list[dict]) -> int:
+    """With how many blocks of the same weights two chains begin."""
+    pairs = zip(first, second, strict=False)
+    return sum(np.array_equal(a["pointwise"]["kernel"], b["pointwise"]["kernel"]) for a, b in pairs)
 
 
 def _numbered(blocks):
@@ -195,12 +177,16 @@ def _mirrored(image):
 def main(_):
     """Entry point."""
     models = read_models(_WHEEL.value)
-    params = {
-        "detector": convert_detector(Graph(models["detector"])),
-        "landmarks": convert_landmarks(Graph(models["landmarks"])),
+    graphs = {name: Graph(model) for name, model in models.items()}
+    detector = convert_detector(graphs["detector"])
+    weights = {
+        "mediapipe_v1": {"detector": detector, "landmarks": convert_landmarks(graphs["landmarks"])},
+        "mediapipe_v2": {"detector": detector, "landmarks": convert_attention(graphs["attention"])},
     }
-    np.savez_compressed(_OUT.value, **flatten(params))
-    print(f"{_OUT.value}: {pathlib.Path(_OUT.value).stat().st_size / 1e6:.2f} MB")
+    for name, params in weights.items():
+        path = pathlib.Path(_OUT.value) / f"{name}.npz"
+        np.savez_compressed(path, **flatten(params))
+        print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     if _GOLDEN.value:
         np.savez_compressed(_GOLDEN.value, **golden(models))
         print(f"{_GOLDEN.value}: {pathlib.Path(_GOLDEN.value).stat().st_size / 1e3:.0f} kB")

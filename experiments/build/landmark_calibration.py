@@ -1,6 +1,6 @@
 """Measures on renders how the landmark net's points differ from the embedded head's, and writes the table.
 
-    python -m experiments.build.landmark_calibration --subjects=1500
+    python -m experiments.build.landmark_calibration --subjects=1500 --landmark_net=mesh
 
 About 15 minutes on 2 cores. Seeds are kept apart from those of the figures (`SEED`). Written to
 facerig_jax/head/assets/landmark_calibration.npz, which `load_head` reads.
@@ -16,6 +16,7 @@ from absl import app, flags, logging
 
 from facerig_jax.synthetic.subject import HARD, make_subject
 from facerig_jax.detect import detect, load_detector
+from facerig_jax.detect.nets import LANDMARK_NET, WEIGHTS
 from facerig_jax.geometry.surface_distance import closest_points
 from facerig_jax.io.files import atomic_write
 from facerig_jax.geometry.camera import project, to_image
@@ -26,6 +27,7 @@ from facerig_jax.head.model import landmark_positions
 from facerig_jax.types import HeadModel, LandmarkEmbedding
 
 _SUBJECTS = flags.DEFINE_integer("subjects", 1500, "How many synthetic people, two renders each.", lower_bound=50)
+_NET = flags.DEFINE_enum("landmark_net", LANDMARK_NET, sorted(WEIGHTS), "The net whose habits are measured.")
 _OUT = flags.DEFINE_string("out", str(ASSETS / CALIBRATION_FILE), "The .npz file to write.")
 
 SEED = 7_000_000
@@ -50,9 +52,9 @@ def uncalibrated_head() -> HeadModel:
     return load_head(ASSETS / EMBEDDED["makehuman"])
 
 
-def collect(n_subjects: int) -> Renders:
+def collect(n_subjects: int, landmark_net: str) -> Renders:
     """Renders of subjects 0 .. n_subjects - 1, failed detections left out."""
-    head, detector = jax.tree.map(jnp.asarray, (uncalibrated_head(), load_detector()))
+    head, detector = jax.tree.map(jnp.asarray, (uncalibrated_head(), load_detector(landmark_net)))
     rows = []
     for index in range(n_subjects):
         residual, found, pose, identity, expression = jax.tree.map(np.asarray, render_and_detect(head, detector, index))
@@ -69,7 +71,7 @@ def collect(n_subjects: int) -> Renders:
 def main(_) -> None:
     """Collects, fits, reports and writes."""
     head = uncalibrated_head()
-    renders = collect(_SUBJECTS.value)
+    renders = collect(_SUBJECTS.value, _NET.value)
     habits = fit_calibration(renders)
     trusted = head.landmarks_dense.weight > 0
     before = np.linalg.norm(renders.residual[:, trusted], axis=-1).mean()

@@ -1,7 +1,7 @@
-"""Finds faces and 468 landmarks in photos, in pure JAX: BlazeFace and MediaPipe's face-mesh net (v1)."""
+"""Finds faces, 468 landmarks and irises in photos, in pure JAX: BlazeFace and MediaPipe's face-mesh nets."""
 
 from .faces import Faces, detect_faces
-from .landmarks import detect, landmarks68_from_dense
+from .landmarks import detect, iris_places, landmarks68_from_dense
 from .nets import load_detector
 
-__all__ = ["Faces", "detect", "detect_faces", "landmarks68_from_dense", "load_detector"]
+__all__ = ["Faces", "detect", "detect_faces", "iris_places", "landmarks68_from_dense", "load_detector"]

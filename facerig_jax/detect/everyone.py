@@ -18,7 +18,13 @@ from .faces import (
     overlap,
     search_pyramid,
 )
-from .landmarks import PRESENCE_THRESHOLD, refine_landmarks, window_from_keypoints, window_from_landmarks
+from .landmarks import (
+    PRESENCE_THRESHOLD,
+    refine_landmarks,
+    split_irises,
+    window_from_keypoints,
+    window_from_landmarks,
+)
 
 # Side of the small picture that a face's colours are taken from, px.
 COLOUR_SIZE = 32
@@ -71,6 +77,7 @@ def detect_everyone(params: dict, image: jax.Array, count: int, thorough=True) -
         box, keypoints, _ = face
         window = window_from_keypoints(box, keypoints)
         points, presence = refine_landmarks(params["landmarks"], pyramid, window)
+        points, _ = split_irises(points)
         return Everyone(presence >= PRESENCE_THRESHOLD, box, points, landmark_colours(pyramid, points))
 
     def skip(_):

@@ -1,4 +1,4 @@
-"""Photo -> 468 landmarks, and the 68 iBUG points among them."""
+"""Photo -> 468 landmarks, the 68 iBUG points among them, and irises."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from ..checks import check_shape
 from ..types import Detection
+from .attention import N_IRIS, N_MESH, attention_net
 from .crop import Pyramid, Window, resample
 from .faces import LEFT_EYE, RIGHT_EYE, find_faces, largest_face, search_pyramid
 from .nets import LANDMARK_SIZE, landmark_net
@@ -20,6 +21,8 @@ PASSES = 3
 PRESENCE_THRESHOLD = 0.5
 # Outer eye corners: the subject's right, left.
 OUTER_EYES = (33, 263)
+# Corners of the subject's right and left eye, each towards the subject's right and left.
+EYE_CORNERS = ((33, 133), (362, 263))
 
 # The 468-point indices usually taken for the 68 iBUG points; "right" is the subject's right.
 JAW = (162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389)
@@ -74,16 +77,18 @@ def detect(params: dict, image: jax.Array) -> Detection:
         window = window_from_keypoints(faces.boxes[chosen], faces.keypoints[chosen])
     with jax.named_scope("landmarks"):
         points, presence = refine_landmarks(params["landmarks"], pyramid, window)
+    mesh, irises = split_irises(points)
     found = (faces.scores[chosen] > 0) & (presence >= PRESENCE_THRESHOLD)
     others = jnp.argsort(jnp.arange(len(faces.scores)) == chosen)[:-1]
     return Detection(
         box=jnp.where(found, faces.boxes[chosen], 0.0),
         score=jnp.where(found, faces.scores[chosen], 0.0),
-        landmarks=jnp.where(found, points, 0.0),
+        landmarks=jnp.where(found, mesh, 0.0),
         presence=presence,
         found=found,
         other_boxes=faces.boxes[others],
         other_scores=faces.scores[others],
+        irises=None if irises is None else jnp.where(found, irises, 0.0),
     )
 
 
@@ -111,16 +116,47 @@ def window_from_landmarks(points: jax.Array) -> Window:
 def refine_landmarks(params: dict, pyramid: Pyramid, window: Window) -> tuple[jax.Array, jax.Array]:
     """Runs the landmark net PASSES times, each on the crop that the one before suggests.
 
-    Returns (468, 3) photo pixels with z towards the camera, and presence () in [0, 1], both of the last pass.
+    Returns (468, 3), with irises (478, 3), photo pixels with z towards the camera, and presence () in [0, 1], both of
+    the last pass.
     """
+    net = attention_net if "lips" in params else landmark_net
 
     def one_pass(window, _):
-        points, logit = landmark_net(params, resample(pyramid, window, LANDMARK_SIZE, "edge"))
+        points, logit = net(params, resample(pyramid, window, LANDMARK_SIZE, "edge"))
         points = window.to_photo(points / LANDMARK_SIZE) * np.array([[1, 1, -1]], np.float32)
         return window_from_landmarks(jax.lax.stop_gradient(points)), (points, jax.nn.sigmoid(logit))
 
     _, (points, presence) = jax.lax.scan(one_pass, window, length=PASSES)
     return points[-1], presence[-1]
+
+
+def split_irises(points: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """(..., 478, 3) -> landmarks (..., 468, 3) and irises (..., 2, 5, 3); None in their place if there are only 468."""
+    if points.shape[-2] == N_MESH:
+        return points, None
+    return points[..., :N_MESH, :], points[..., N_MESH:, :].reshape(*points.shape[:-2], 2, N_IRIS, 3)
+
+
+def iris_places(landmarks: jax.Array, irises: jax.Array) -> jax.Array:
+    """Where the middle of each iris lies between its lids: what an upright gaze moves, free of pose and size.
+
+    Args:
+      landmarks: (..., 468, 3) photo pixels.
+      irises: (..., 2, 5, 3) `Detection.irises`.
+
+    Returns:
+      (..., 2, 2): the subject's right and left eye; x from the middle between the eye's corners towards the subject's
+      left, y up, both in distances of the corners.
+    """
+    check_shape("landmarks", landmarks, ..., 468, 3)
+    check_shape("irises", irises, ..., 2, 5, 3)
+    right, left = (landmarks[..., np.array(corner), :2] for corner in zip(*EYE_CORNERS, strict=True))
+    across = left - right
+    length2 = jnp.maximum((across**2).sum(-1), 1e-12)
+    off = irises[..., 0, :2] - (right + left) / 2
+    along = (off * across).sum(-1)
+    up = off[..., 0] * across[..., 1] - off[..., 1] * across[..., 0]
+    return jnp.stack([along, up], -1) / length2[..., None]
 
 
 def landmarks68_from_dense(landmarks: jax.Array) -> jax.Array:
