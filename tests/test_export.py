@@ -21,7 +21,7 @@ from facerig_jax.export import glb, rig_file
 from facerig_jax.io import files, mesh_files
 from facerig_jax.report import charts, pictures
 from facerig_jax.report import page as report
-from facerig_jax.rig import apply_rig
+from facerig_jax.rig.apply import apply_rig
 from facerig_jax.types import Crop, Views
 
 # Atomic writes

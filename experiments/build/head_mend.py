@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
 from experiments.build.head_albedo import fit_sphere
-from experiments.build.head_refine import LID_ANGLE, Refined, subdivision_matrix
+from experiments.build.head_refine import LID_ANGLE, Refined, subdivision_matrix, swept
 from experiments.build.head_shape import FLIP_X, Shape, other_side
 from facerig_jax.head.subdivide import Subdivision, triangulate
 
@@ -20,7 +20,6 @@ FOLD = 25.0  # degrees by which an edge may bend more than in the neutral
 GROWTH, ROUNDS = 3, 3  # rings of control vertices filled in around a fold, and how often the rest is looked at again
 KEEP = 0.02  # how much of the shape is kept where it is filled in, against smoothness
 CLEARANCE, LIFT = 2.0, 1.5  # mm that closed lids keep from the mean's eyeball, and the most they are lifted for it
-SWEEP = 1.0, 4.0  # mm of a blink from where on a vertex is lifted, and is lifted wholly
 # These bring surfaces together on purpose, the lids' or the lips'.
 CLOSING = ("eye", "mouthClose", "mouthRoll", "mouthPress", "mouthPucker", "tongue")
 GAIN = 0.7  # of the folded edges at most are left, or the shape stays as it was
@@ -105,8 +104,7 @@ def lift_lids(shape: Shape, mean: np.ndarray, topology: Subdivision, pockets: np
         direction, radius = arm / distance[:, None], np.linalg.norm(ball - center, axis=1)
         gap = distance - radius[(direction @ ((ball - center) / radius[:, None]).T).argmax(1)]
         ahead = outside & (direction[:, 2] > np.cos(np.deg2rad(LID_ANGLE)))
-        swept = np.clip((np.linalg.norm(moved, axis=1) - SWEEP[0]) / (SWEEP[1] - SWEEP[0]), 0, 1)
-        lift = np.clip(CLEARANCE - gap, 0, LIFT) * swept * ahead
+        lift = np.clip(CLEARANCE - gap, 0, LIFT) * swept(moved) * ahead
         spread = rings @ lift / np.asarray(rings.sum(1)).ravel()
         lifted[shape.expression_names.index(name)] += np.maximum(lift, spread * outside)[:, None] * direction
     return lifted

@@ -22,9 +22,13 @@ EAR_FADE = 25.0
 LID_GAP, LID_ANGLE = 3.0, 50.0
 # How much of an eyeball's motion is the lids' mean motion, beside keeping its distance from them.
 LID_MEAN = 0.1
-# The skin behind the lids follows the eyeball from this deep on, mm; there it is also drawn in towards the eyeball's
-# middle, so that it does not come through the cheek of people with flat lower lids.
-DEPTH, POCKET_SCALE = 4.0, 0.8
+# What a blink sweeps over the eyeball keeps this much of its motion to and from it: a blink moves the same way on
+# everybody, so that lids that lie deeper than the mean's would go through.
+# SWEEP: mm of a blink, from where on it counts, and wholly.
+LID_SHARE, SWEEP = 0.6, (1.0, 4.0)
+# The skin behind the lids begins to follow the eyeball this deep, mm, and wholly does this deep; there it is also drawn
+# in towards the eyeball's middle, so that it does not come through the cheek of people with flat lower lids.
+DEPTH, POCKET_SCALE = (2.0, 6.0), 0.8
 # How far the check points of the table may lie off, mm: what the control mesh cannot hold of the fields.
 TOLERANCE = 0.2
 
@@ -84,6 +88,7 @@ def refine(
     lips = regions["lips"] + regions["lips"][mirror]
     moved[:, shape.part == 2] = ((fields * lips[:, None]).sum(1) / lips.sum())[:, None]
     mean, modes = before[0] + moved[0], before[1:] + moved[1:]
+    modes = _bind_lids(modes, mean, shape, operator, pockets)
     modes = without_rigid_motion(modes, mean, np.flatnonzero(shape.face))
     rotation = principal_axes(modes, vertex_areas(mean, shape.quads), shape.face)
     turn = table["from_ict"] @ rotation
@@ -159,10 +164,31 @@ def _eye_motion(surface, closed, part, fields, side: int) -> np.ndarray:
     return np.linalg.solve(weight, right.T).T
 
 
+def _bind_lids(modes, mean, shape: Shape, operator, pockets) -> np.ndarray:
+    """Modes (K, V, 3) in which the upper lids go in and out with the eyeballs more than by themselves."""
+    surface, part, bound = operator @ mean, np.rint(operator @ shape.part), modes.copy()
+    for name, side in (("eyeBlinkLeft", 1), ("eyeBlinkRight", -1)):
+        moved = (operator @ shape.expression[shape.expression_names.index(name)])[: len(mean)]
+        arm = surface[: len(mean)] + moved - fit_sphere(surface[(part == 1) & (surface[:, 0] * side > 0)])[0]
+        normal = arm / np.linalg.norm(arm, axis=1, keepdims=True)
+        eyeball = modes[:, (shape.part == 1) & (mean[:, 0] * side > 0)].mean(1)
+        own = np.einsum("kvx,vx->kv", modes - eyeball[:, None], normal)
+        share = (1 - LID_SHARE) * swept(moved) * (shape.part == 0) * ~pockets[: len(mean)]
+        bound -= (share * own)[..., None] * normal
+    return bound
+
+
+def swept(moved: np.ndarray) -> np.ndarray:
+    """How much (V,) a blink that moves vertices by (V, 3) mm sweeps them over the eyeball, from 0 to 1."""
+    t = np.clip((np.linalg.norm(moved, axis=1) - SWEEP[0]) / (SWEEP[1] - SWEEP[0]), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
 def _behind(pocket: np.ndarray, surface: np.ndarray, skin: np.ndarray) -> np.ndarray:
-    """How deep (P,) the vertices of a pocket lie behind its opening, 0 to 1 at DEPTH mm and beyond; 0 elsewhere."""
+    """How deep (P,) the vertices of a pocket lie behind its opening, from 0 to 1 by DEPTH; 0 elsewhere."""
     depth = np.zeros(len(surface))
-    depth[pocket] = np.clip(cKDTree(surface[skin & ~pocket]).query(surface[pocket])[0] / DEPTH, 0, 1)
+    distance = cKDTree(surface[skin & ~pocket]).query(surface[pocket])[0]
+    depth[pocket] = np.clip((distance - DEPTH[0]) / (DEPTH[1] - DEPTH[0]), 0, 1)
     return depth * depth * (3 - 2 * depth)
 
 
