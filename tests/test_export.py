@@ -277,8 +277,11 @@ def rig_arrays() -> dict:
         ({"albedo_code": np.array([np.nan])}, "albedo_code has values that are not finite"),
         ({"code_names": np.array(["a"])}, "1 names for 52 codes"),
         ({"unit_mm": np.float64(0)}, "unit_mm must be one positive number"),
-        ({"schema_version": np.int32(3)}, "missing head_version"),
-        ({"schema_version": np.int32(3), "head_version": np.float32(1)}, "head_version should be one whole number"),
+        ({"schema_version": np.int32(3), "neural": np.asarray(False)}, "missing head_version"),
+        (
+            {"schema_version": np.int32(3), "neural": np.asarray(False), "head_version": np.float32(1)},
+            "head_version should be one whole number",
+        ),
         ({"extra": np.array([{}], dtype=object)}, "not a readable .npz of plain arrays"),
     ],
 )

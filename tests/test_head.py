@@ -431,7 +431,8 @@ def test_rebuilding_from_the_wheel_gives_the_committed_file():
             if file[key].dtype.kind == "U":
                 np.testing.assert_array_equal(file[key], rebuilt[key], err_msg=key)
                 continue
-            # eigenfunctions and principal axes depend on the linear algebra library in their last digits: a step of float16
+            # eigenfunctions and principal axes depend on the linear algebra library in their last digits,
+            # which may be a step of float16
             tolerance = {"albedo_masks": 1, "regions": 1, "identity": 0.02, "expression": 0.02}.get(key, 2e-3)
             np.testing.assert_allclose(file[key].astype(float), rebuilt[key].astype(float), atol=tolerance, err_msg=key)
 

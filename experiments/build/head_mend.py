@@ -50,7 +50,8 @@ def unfold(shape: Shape, refined: Refined, topology: Subdivision, face: np.ndarr
     people = [operator @ (refined.mean + np.tensordot(code, refined.identity, 1)) for code in codes]
     edges = edges_of(triangulate(topology.quads).astype(np.int64), face & (kept <= KEPT))
     smoothness, rings = smoothness_and_rings(topology)
-    names, mirror, free = shape.expression_names, shape.mirror, kept[: len(shape.mean)] <= KEPT
+    names, mirror = shape.expression_names, shape.mirror
+    free = np.maximum(kept[: len(mirror)], kept[mirror]) <= KEPT
     mended, shares = shape.expression.copy(), {}
     for index, name in enumerate(names):
         other = names.index(other_side(name))
@@ -74,7 +75,8 @@ def unfold(shape: Shape, refined: Refined, topology: Subdivision, face: np.ndarr
         if after > GAIN * before:
             mended[index] = shape.expression[index]
         elif filled.any():
-            mended[other] = mended[index][mirror] * FLIP_X
+            across = mended[index][mirror] * FLIP_X
+            mended[other] = (mended[index] + across) / 2 if other == index else across
             shares[name] = float(filled.mean())
     return mended, shares
 
