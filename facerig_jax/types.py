@@ -81,6 +81,7 @@ class HeadModel:
     albedo_space:     'log': linear RGB = exp(mean + coeff @ basis); 'linear': clip(mean + coeff @ basis, 0, 1).
     expression_prior: 'unit_interval' for blendshape weights in [0, 1], 'normal' for N(0, 1) coefficients.
     name:             what this head is, for messages and records.
+    version:          which build of it, from 1; the identity codes of one build mean nothing in another. 0: not known.
     """
 
     mean: jax.Array
@@ -107,6 +108,7 @@ class HeadModel:
     albedo_space: str = struct.field(pytree_node=False, default="log")
     expression_prior: str = struct.field(pytree_node=False, default="unit_interval")
     name: str = struct.field(pytree_node=False, default="head")
+    version: int = struct.field(pytree_node=False, default=0)
 
 
 @struct.dataclass
@@ -237,6 +239,7 @@ class Rig:
     identity_code:  (I,) coefficients in the head's identity basis.
     albedo_code:    (A,) coefficients in the head's albedo basis; (0,) for a learned rig.
     neural:         None for a linear rig.
+    head_version:   `HeadModel.version` of the head whose bases the codes belong to.
     """
 
     neutral: jax.Array
@@ -247,6 +250,7 @@ class Rig:
     neural: NeuralRig | None = None
     code_names: tuple[str, ...] = struct.field(pytree_node=False, default=())
     unit_mm: float = struct.field(pytree_node=False, default=1.0)
+    head_version: int = struct.field(pytree_node=False, default=0)
 
     @property
     def n_codes(self) -> int:

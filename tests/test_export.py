@@ -21,6 +21,7 @@ from facerig_jax.export import glb, rig_file
 from facerig_jax.io import files, mesh_files
 from facerig_jax.report import charts, pictures
 from facerig_jax.report import page as report
+from facerig_jax.rig.apply import apply_rig
 from facerig_jax.types import Crop, Views
 
 # Atomic writes
@@ -231,9 +232,22 @@ def test_a_rig_comes_back_as_it_was_saved(tmp_path):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(rig, name))
     assert (loaded.code_names, loaded.unit_mm) == (rig.code_names, rig.unit_mm)
     with np.load(tmp_path / "rig.npz") as data:
-        assert data["schema_version"] == 2
+        assert data["schema_version"] == 3
         assert str(data["head_name"]) == "sphere"
         np.testing.assert_array_equal(data["faces"], head.faces)
+
+
+def test_rigs_know_which_version_of_the_head_their_codes_belong_to_and_old_files_the_first(tmp_path):
+    head, rig = small_head()
+    rig_file.save_rig(rig.replace(head_version=2), tmp_path / "new.npz", head)
+    assert rig_file.load_rig(tmp_path / "new.npz").head_version == 2
+    with np.load(tmp_path / "new.npz") as data:
+        former = {name: data[name] for name in data.files if name != "head_version"}
+    np.savez(tmp_path / "old.npz", **former | {"schema_version": np.int32(2)})
+    loaded = rig_file.load_rig(tmp_path / "old.npz")
+    assert loaded.head_version == 1
+    code = np.linspace(0, 1, 52, dtype=np.float32)
+    np.testing.assert_array_equal(apply_rig(loaded, code)[0], apply_rig(rig, code)[0])
 
 
 def test_a_rig_without_names_comes_back_without_names(tmp_path):
@@ -253,7 +267,7 @@ def rig_arrays() -> dict:
     [
         ({"albedo": None}, "missing albedo; found albedo_code"),
         ({"schema_version": None}, "no schema_version"),
-        ({"schema_version": np.int32(99)}, "schema_version is 99, and this release reads 1 and 2"),
+        ({"schema_version": np.int32(99)}, "schema_version is 99, and this release reads 1 and 2 and 3"),
         ({"neutral": np.zeros((5, 2), np.float32)}, r"neutral should be numbers of shape \(P, 3\)|\(P=5, 3\)"),
         (
             {"albedo": np.zeros((5, 3), np.float32)},
@@ -263,6 +277,11 @@ def rig_arrays() -> dict:
         ({"albedo_code": np.array([np.nan])}, "albedo_code has values that are not finite"),
         ({"code_names": np.array(["a"])}, "1 names for 52 codes"),
         ({"unit_mm": np.float64(0)}, "unit_mm must be one positive number"),
+        ({"schema_version": np.int32(3), "neural": np.asarray(False)}, "missing head_version"),
+        (
+            {"schema_version": np.int32(3), "neural": np.asarray(False), "head_version": np.float32(1)},
+            "head_version should be one whole number",
+        ),
         ({"extra": np.array([{}], dtype=object)}, "not a readable .npz of plain arrays"),
     ],
 )

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from experiments.build import head_flatten as build_flatten
+from experiments.build import head_refine as build_refine
 from experiments.build import head_source as build_source
 from experiments.build import head_uv as build_uv
+from experiments.build.head_model import VERSION
 from facerig_jax.head import bfm as published
 from facerig_jax.head import load, model, subdivide
 
@@ -104,6 +106,14 @@ def test_unknown_heads_are_refused_in_words(name, words):
         load.load_head(name)
 
 
+def test_the_head_says_its_version_and_files_from_before_are_the_first(head, tmp_path):
+    assert head.version == VERSION
+    with np.load(ASSET) as file:
+        former = {key: file[key] for key in file.files if key != "version"}
+    np.savez(tmp_path / "former.npz", **former)
+    assert load.load_head(tmp_path / "former.npz").version == 1
+
+
 def test_files_that_are_no_head_are_refused_in_words(tmp_path):
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(ValueError, match="not a readable .npz"):
@@ -111,6 +121,44 @@ def test_files_that_are_no_head_are_refused_in_words(tmp_path):
     np.savez(tmp_path / "old.npz", schema_version=0)
     with pytest.raises(ValueError, match="schema_version is 0, and this release reads 1"):
         load.load_head(tmp_path / "old.npz")
+
+
+# --- refinement -------------------------------------------------------------------------------------------------------
+
+
+def test_landmarks_of_the_refined_mean_lie_where_its_table_says(head):
+    """Within 0.2 mm, which the control mesh cannot hold of the fields; beside the ears the fields are faded out."""
+    wanted = build_source.read_calibration("identity_refinement")["check_landmarks68_mean"]
+    points = np.asarray(model.landmark_positions(head.landmarks68, head.mean))
+    inner = np.arange(2, 15).tolist() + np.arange(17, 68).tolist()
+    assert np.linalg.norm(points - wanted, axis=1)[inner].max() < 0.2
+
+
+def test_fields_are_sums_of_gaussians_and_the_means_is_mirror_symmetric():
+    table = {
+        "centres": np.array([[1.0, 2, 3]]),
+        "sigma": 2.0,
+        "mean": np.array([[1.0, 0, 0]]),
+        "modes": np.array([[[0.0, 1, 0]], [[0.0, 0, 2]]]),
+    }
+    points = np.array([[1.0, 2, 3], [1, 2, 5], [-1, 2, 3]])
+    fields = build_refine.skin_fields(table, points)
+    near, across = np.exp(-0.5), np.exp(-0.5 * 4 / 4)
+    np.testing.assert_allclose(fields[1], [[0, 1, 0], [0, near, 0], [0, across, 0]])
+    np.testing.assert_allclose(fields[2], [[0, 0, 2], [0, 0, 2 * near], [0, 0, 2 * across]])
+    np.testing.assert_allclose(fields[0, 0], [(1 - across) / 2, 0, 0])
+    np.testing.assert_allclose(fields[0, 2], fields[0, 0] * FLIP)
+
+
+def test_principal_axes_make_modes_orthogonal_under_the_areas_the_strongest_first():
+    rng = np.random.default_rng(0)
+    modes, area, reference = rng.standard_normal((5, 30, 3)), rng.uniform(1, 2, 30), np.arange(30) < 20
+    rotation = build_refine.principal_axes(modes, area, reference)
+    np.testing.assert_allclose(rotation.T @ rotation, np.eye(5), atol=1e-12)
+    turned = np.tensordot(rotation.T, modes, 1)[:, reference]
+    products = np.einsum("ivx,jvx,v->ij", turned, turned, area[reference])
+    np.testing.assert_allclose(products, np.diag(np.diag(products)), atol=1e-9)
+    assert (np.diff(np.diag(products)) < 0).all()
 
 
 # --- surface ----------------------------------------------------------------------------------------------------------
@@ -383,8 +431,9 @@ def test_rebuilding_from_the_wheel_gives_the_committed_file():
             if file[key].dtype.kind == "U":
                 np.testing.assert_array_equal(file[key], rebuilt[key], err_msg=key)
                 continue
-            # eigenfunctions and the UV descent depend on the linear algebra library in their last digits
-            tolerance = {"uv": 20, "albedo_masks": 1, "regions": 1}.get(key, 2e-3)
+            # eigenfunctions and principal axes depend on the linear algebra library in their last digits,
+            # which may be a step of float16
+            tolerance = {"albedo_masks": 1, "regions": 1, "identity": 0.02, "expression": 0.02}.get(key, 2e-3)
             np.testing.assert_allclose(file[key].astype(float), rebuilt[key].astype(float), atol=tolerance, err_msg=key)
 
 

@@ -190,6 +190,8 @@ def test_reported_points_of_a_rig_are_the_calibrated_models():
     for each in (linear, linear.replace(neural=learned)):
         np.testing.assert_allclose(dense_points(head, each, views), expected, atol=2e-3)
         np.testing.assert_allclose(blendshape_weights(each, views.expression), views.expression)
+    with pytest.raises(ValueError, match="identity_code belongs to version 1 of its head, and this head is version 2"):
+        dense_points(head, linear.replace(head_version=1), views)
 
 
 # The report's steps

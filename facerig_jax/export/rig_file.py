@@ -1,17 +1,18 @@
 """rig.npz and views.npz: the rig and the per-view state as plain, documented numpy arrays (no pickle).
 
-rig.npz, schema_version 2 (float32 unless said otherwise)
+rig.npz, schema_version 3 (float32 unless said otherwise)
   schema_version     () int32
   neutral            (P, 3) head units, head frame (x to the subject's left, y up, z forward), zero expression
   expression_basis   (K, P, 3) head units per unit of the code; posed = neutral + tensordot(code, expression_basis, 1)
                      of a learned rig (M, P, 3), the linear modes that its networks mix
   albedo             (P, 3) linear RGB in [0, 1]; of a learned rig see neural/linear_colour
-  identity_code      (I,) standard deviations
+  identity_code      (I,) standard deviations, in the identity basis of this version of the head
   albedo_code        (A,) standard deviations, (0,) for a learned rig
   code_names         (K,) str, or (0,) when the codes have no names
   unit_mm            () float64, millimetres per head unit
   neural             () bool, whether this is a learned rig
   head_name          () str
+  head_version       () int32, HeadModel.version of the head that the codes belong to
   and, when the head was given: faces (F, 3) int32, quads (Q, 4) int32, uv (P, 2) with v up, part (P,) int32
   (0 skin, 1 eyeballs, 2 teeth, tongue and mouth interior)
 
@@ -26,7 +27,9 @@ rig.npz, schema_version 2 (float32 unless said otherwise)
   neural/uv          (P, 2) where each vertex looks the maps up
   neural/linear_colour () bool, whether albedo and its change are in linear RGB; else in sRGB values
 
-  schema_version 1 is the same without `neural` and what follows from it: linear rigs only. It is still read.
+  schema_version 2 is the same without `head_version`, and its codes belong to version 1; schema_version 1 is that
+  without `neural` and what follows from it: linear rigs only. Both are still read, and mean the same meshes: neutral
+  and expression_basis need no head.
 
 views.npz, schema_version 2
   schema_version     () int32
@@ -56,7 +59,7 @@ from facerig_jax.export.neural_file import neural_arrays, read_neural
 from facerig_jax.io.arrays import check_arrays, load_arrays, require_arrays, save_arrays
 from facerig_jax.types import Crop, HeadModel, Rig, Views
 
-SCHEMA_VERSION, VIEWS_VERSION = 2, 2
+SCHEMA_VERSION, VIEWS_VERSION = 3, 2
 # Side of the crops in files of version 1, px.
 OLD_CROP_SIZE = 256
 RIG_SHAPES = {
@@ -104,6 +107,7 @@ def save_rig(rig: Rig, path, head: HeadModel | None = None) -> None:
     arrays["neural"] = np.asarray(rig.neural is not None)
     arrays["code_names"] = np.array(rig.code_names, dtype=np.str_)
     arrays["unit_mm"] = np.asarray(rig.unit_mm, np.float64)
+    arrays["head_version"] = np.asarray(rig.head_version, np.int32)
     arrays["head_name"] = np.array(head.name if head is not None else "", dtype=np.str_)
     if head is not None:
         arrays |= {name: np.asarray(getattr(head, name), np.int32) for name in ("faces", "quads", "part")}
@@ -139,7 +143,8 @@ def load_rig(path) -> Rig:
     unit_mm = arrays["unit_mm"]
     if unit_mm.shape != () or unit_mm.dtype.kind not in "fiu" or not 0 < float(unit_mm) < np.inf:
         raise ValueError(f"{path}: unit_mm must be one positive number, got {unit_mm!r}.")
-    rig = Rig(**values, neural=neural, code_names=names, unit_mm=float(unit_mm))
+    version = _head_version(path, arrays)
+    rig = Rig(**values, neural=neural, code_names=names, unit_mm=float(unit_mm), head_version=version)
     if names and len(names) != rig.n_codes:
         raise ValueError(f"{path}: code_names has {len(names)} names for {rig.n_codes} codes.")
     return rig
@@ -153,6 +158,16 @@ def _is_learned(path, arrays: dict) -> bool:
     if arrays["neural"].shape != () or arrays["neural"].dtype.kind != "b":
         raise ValueError(f"{path}: neural should be yes or no (a bool), got {arrays['neural']!r}.")
     return bool(arrays["neural"])
+
+
+def _head_version(path, arrays: dict) -> int:
+    """Which version of its head the codes belong to; before schema version 3 there was one."""
+    if arrays["schema_version"] < 3:
+        return 1
+    require_arrays(path, arrays, ("head_version",))
+    if arrays["head_version"].shape != () or arrays["head_version"].dtype.kind not in "iu":
+        raise ValueError(f"{path}: head_version should be one whole number, got {arrays['head_version']!r}.")
+    return int(arrays["head_version"])
 
 
 def save_views(path, views: Views, names) -> None:

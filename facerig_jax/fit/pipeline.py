@@ -137,6 +137,7 @@ def package(
         albedo_code=x.albedo,
         code_names=head.expression_names,
         unit_mm=head.unit_mm,
+        head_version=head.version,
     )
     views = Views(x.pose, x.inverse_distance, x.expression, x.light, crops.crop, points, status)
     cover = None if crops.cover is None else whole_cover(head, crops.cover)

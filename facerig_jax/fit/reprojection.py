@@ -94,7 +94,15 @@ def place(rig: Rig, views: Views) -> jax.Array:
 
 
 def dense_points(head: HeadModel, rig: Rig, views: Views) -> jax.Array:
-    """(V, 468, 2) crop pixels where the detector would report the rig's dense landmarks; the head must know them."""
+    """(V, 468, 2) crop pixels where the detector would report the rig's dense landmarks; the head must know them.
+
+    Raises ValueError when rig and head say that they are of different versions of the head.
+    """
+    if rig.head_version and head.version and rig.head_version != head.version:
+        raise ValueError(
+            f"the rig's identity_code belongs to version {rig.head_version} of its head, and this head is version "
+            f"{head.version}; its neutral still holds: fit the photos again for landmarks."
+        )
     vertices, _ = apply_rig(rig, views.expression)
     points = dense_landmarks(head, vertices, jnp.asarray(rig.identity_code), blendshape_weights(rig, views.expression))
     return project_to_image(points, views.pose, views.inverse_distance, views.crop.size)[..., :2]

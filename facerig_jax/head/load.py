@@ -102,6 +102,7 @@ def head_from_arrays(arrays: dict[str, np.ndarray], name: str) -> HeadModel:
         mirror=subdivided_mirror(topology, arrays["mirror"].astype(np.int64)).astype(np.int32),
         expression_names=tuple(str(key) for key in arrays["expression_names"]),
         name=name,
+        version=int(arrays.get("version", 1)),
     )
 
 

@@ -45,4 +45,5 @@ def freeze(decoded: DecodedRig, params: dict, head: HeadModel, config: InorigCon
         ),
         code_names=names or tuple(f"expression_{k}" for k in range(sizes.codes)),
         unit_mm=head.unit_mm,
+        head_version=head.version,
     )
