@@ -20,7 +20,7 @@ from facerig_jax.inorig import params as inorig
 from facerig_jax.inorig.config import InorigConfig
 from facerig_jax.io.arrays import read_arrays
 from facerig_jax.io.serialize import from_plain, to_plain
-from facerig_jax.networks.flow import flow_shapes
+from facerig_jax.networks.flow import flow_shapes, widened
 from facerig_jax.networks.tree import check_tree, paths, untrained
 
 SCHEMA_VERSION = 2
@@ -125,6 +125,9 @@ def read_weights(path) -> tuple[dict, FitConfig | InorigConfig]:
     values = json.loads(str(arrays["config"]))
     old = version == 1
     config = _config_of_version_1(path, values) if old else from_plain(SOLVERS[str(arrays["solver"])], values)
+    for name in ("flow/out/kernel", "flow/out/bias"):
+        if name in arrays and arrays[name].shape[-1] == 3:  # a network that says one error for both directions
+            arrays[name] = widened(arrays[name])
     shapes = parameter_shapes(config)
     places = list(paths(shapes))
     odd = sorted(set(places) ^ (set(arrays) - set(NOT_PARAMETERS)))

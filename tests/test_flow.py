@@ -15,7 +15,7 @@ from facerig_jax.fit import pipeline
 from facerig_jax.fit.correspondences import find_points, flow_maps, flow_tables
 from facerig_jax.fit.landmarks import landmark_data
 from facerig_jax.fit.preprocess import Crops
-from facerig_jax.fit.residuals import point_pixels
+from facerig_jax.fit.residuals import point_pixels, point_whitening
 from facerig_jax.fit.stages import fit_colours, fit_landmarks, fit_views
 from facerig_jax.geometry.camera import project_to_image
 from facerig_jax.head.coarse import thin
@@ -29,8 +29,8 @@ from facerig_jax.weights import check_params, init_params
 FLOW = FlowConfig(uv_size=32, widths=(8, 8), place=4, passes=2, points=60)
 START = FitConfig(flow=FLOW, crop_size=SIZE, photometric_steps=0, landmark_steps=3)
 HYPER = as_arrays(classical_hyper())
-# What the network says here: two mm to the right, one down, an error of e^0.5 mm.
-SAYS = jnp.array([1.0, -0.5, 0.5])
+# What the network says here: two mm to the right, one down, an error of e^0.5 mm to the right, e^-0.3 upwards, skewed.
+SAYS = jnp.array([1.0, -0.5, 0.5, -0.3, 0.4])
 
 
 def quiet_network() -> dict:
@@ -79,8 +79,10 @@ def test_what_the_network_says_is_mm_to_the_heads_right_and_up(turned):
     right, up = np.array([np.cos(roll), -np.sin(roll)]), np.array([-np.sin(roll), -np.cos(roll)])
     wanted = posed + x.pose[0, 3] * (2 * right - up)[None]
     np.testing.assert_allclose(points.detected[0], wanted, atol=1e-3)
-    np.testing.assert_allclose(points.weight[0], np.exp(-1), rtol=1e-5)
     np.testing.assert_allclose(points.deviation, HYPER.flow_noise)
+    own = point_whitening(x, points).own[0] * HYPER.flow_noise
+    for side, whitened in ((right, [np.exp(-0.5), 0.4 * np.exp(0.3)]), (up, [0, np.exp(0.3)])):
+        np.testing.assert_allclose(own @ (x.pose[0, 3] * side), np.broadcast_to(whitened, (60, 2)), atol=1e-4)
 
 
 def test_what_the_network_sees_does_not_depend_on_the_roll():

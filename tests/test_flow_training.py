@@ -53,7 +53,7 @@ def test_the_loss_is_least_where_the_network_says_the_truth():
     true = project(posed, x.pose, x.inverse_distance).at[..., :2].add(off[:, None])
     example = make_flow_example(crops, x, landmarks, target.replace(projected=true), teacher, START)
     network = init_params(jax.random.key(0), START)["flow"]
-    params = {"flow": {**network, "out": {**network["out"], "bias": jnp.array([1.0, -0.5, 0.5])}}}
+    params = {"flow": {**network, "out": {**network["out"], "bias": jnp.array([1.0, -0.5, 0.5, 0.5, 0.0])}}}
     loss, measures = example_loss(params, teacher, example, config.losses, None, config)
     np.testing.assert_allclose(measures["error"], [5**0.5, 0], atol=2e-3)
     np.testing.assert_allclose(loss, 1.0, atol=2e-3)  # 2 log b + |d| / b with b = e^0.5, d = 0

@@ -12,10 +12,10 @@ import imageio.v3 as iio
 import numpy as np
 from absl import app, flags, logging
 
-from facerig_jax.raster.render import render_geometry, render_mesh, linear_to_srgb8
-from facerig_jax.head import load
 from experiments.build.head_model import LAYOUT, build_arrays, save_head
 from experiments.build.head_source import CALIBRATION
+from facerig_jax.head import load
+from facerig_jax.raster.render import linear_to_srgb8, render_geometry, render_mesh
 from facerig_jax.types import HeadModel
 
 WHEEL = flags.DEFINE_string("wheel", None, "The wheel file, or the folder it was unpacked into.", required=True)

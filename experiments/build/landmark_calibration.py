@@ -14,16 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
-from facerig_jax.synthetic.subject import HARD, make_subject
+from experiments.build.calibrate import Renders, fit_calibration, move_points
 from facerig_jax.detect import detect, load_detector
 from facerig_jax.detect.nets import LANDMARK_NET, WEIGHTS
-from facerig_jax.geometry.surface_distance import closest_points
-from facerig_jax.io.files import atomic_write
 from facerig_jax.geometry.camera import project, to_image
 from facerig_jax.geometry.rotation import euler_to_matrix
-from experiments.build.calibrate import Renders, fit_calibration, move_points
+from facerig_jax.geometry.surface_distance import closest_points
 from facerig_jax.head.load import ASSETS, CALIBRATION_FILE, EMBEDDED, load_head
 from facerig_jax.head.model import landmark_positions
+from facerig_jax.io.files import atomic_write
+from facerig_jax.synthetic.subject import HARD, make_subject
 from facerig_jax.types import HeadModel, LandmarkEmbedding
 
 _SUBJECTS = flags.DEFINE_integer("subjects", 1500, "How many synthetic people, two renders each.", lower_bound=50)

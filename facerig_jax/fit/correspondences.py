@@ -23,7 +23,7 @@ from facerig_jax.geometry.rotation import euler_to_matrix
 from facerig_jax.geometry.sampling import bilinear
 from facerig_jax.head.coarse import thin
 from facerig_jax.head.model import vertices
-from facerig_jax.networks.flow import flow_module
+from facerig_jax.networks.flow import flow_module, whitening
 from facerig_jax.networks.tree import apply
 from facerig_jax.numerics import HIGHEST
 from facerig_jax.raster.uv import UVTable, uv_table, uv_to_vertex, vertex_to_uv
@@ -55,13 +55,13 @@ class FlowFrame:
 class Sight:
     """What the network says of some views.
 
-    offset:    (V, S, S, 2) UV maps: how far the fitted face is off, to the right and up, mm.
-    log_error: (V, S, S) logarithm of the error that it expects, mm.
-    frame:     FlowFrame.
+    offset: (V, S, S, 2) UV maps: how far the fitted face is off, to the right and up, mm.
+    errors: (V, S, S, 3) of the offsets, see networks.flow.whitening.
+    frame:  FlowFrame.
     """
 
     offset: jax.Array
-    log_error: jax.Array
+    errors: jax.Array
     frame: FlowFrame
 
 
@@ -92,13 +92,14 @@ def find_points(
     sight = look_at_face(params, head, crops, x, landmarks, config)
     index, fresh = face_index(head, config.points)
     model = position_model(head, index)
-    detected, weight = points_seen(sight, model, jnp.asarray(head.uv)[index], x, crops.linear.shape[1])
+    detected, factor = points_seen(sight, model, jnp.asarray(head.uv)[index], x, crops.linear.shape[1])
     return PointData(
         model=model,
         detected=detected,
-        weight=fresh[None] * weight * crops.view_mask[:, None],
-        deviation=jnp.broadcast_to(hyper.flow_noise, (config.points,)).astype(weight.dtype),
-        common=jnp.zeros((1, config.points, 2), weight.dtype),
+        weight=fresh[None] * crops.view_mask[:, None],
+        deviation=jnp.broadcast_to(hyper.flow_noise, (config.points,)).astype(detected.dtype),
+        common=jnp.zeros((1, config.points, 2), detected.dtype),
+        factor=factor,
         unit_mm=head.unit_mm,
     )
 
@@ -110,13 +111,13 @@ def look_at_face(
     work = thin(head)
     photo = jnp.concatenate([crops.srgb, crops.inside[..., None]], -1)
     maps, frame = flow_maps(work, photo, x, landmarks, flow_tables(work, config), config)
-    offset, log_error = apply(flow_module(config), params, maps)
-    return Sight(offset, log_error, frame)
+    offset, errors = apply(flow_module(config), params, maps)
+    return Sight(offset, errors, frame)
 
 
 def values_seen(sight: Sight, uv: jax.Array) -> jax.Array:
-    """(V, n, 3) offset and logarithm of its error, mm, at places (n, 2) of the UV layout."""
-    maps = jnp.concatenate([sight.offset, sight.log_error[..., None]], -1)
+    """(V, n, 5) offset and its errors at places (n, 2) of the UV layout."""
+    maps = jnp.concatenate([sight.offset, sight.errors], -1)
     return jax.vmap(lambda values: uv_to_vertex(values, uv))(maps)
 
 
@@ -134,13 +135,13 @@ def points_seen(
 
     Returns:
       detected: (V, n, 2) crop px.
-      weight: (V, n) inverse of their expected squared error, 1 / mm^2.
+      factor: (V, n, 2, 2) of PointData.
     """
 
     def view(pose, inverse_distance, expression, seen, turn, scale):
         posed = project_to_image(evaluate(model, x.identity, expression), pose, inverse_distance, size)[:, :2]
         moved = jnp.matmul(seen[:, :2], turn, precision=HIGHEST)
-        return posed + scale * moved, jnp.exp(-2 * seen[:, 2])
+        return posed + scale * moved, whitening(seen[:, 2:])
 
     frame = sight.frame
     return jax.vmap(view)(x.pose, x.inverse_distance, x.expression, values_seen(sight, uv), frame.turn, frame.scale)

@@ -29,6 +29,8 @@ class PointData:
     weight:    (V, L).
     deviation: (L,) mm, noise of each point.
     common:    (N, L, 2) mm, noise shared by the points, see LandmarkCalibration.
+    factor:    (V, L, 2, 2) 1 / mm, whitens offsets to the right and up, beside weight and deviation; None = equal in
+               every direction.
     unit_mm:   millimetres per head unit.
     """
 
@@ -37,11 +39,16 @@ class PointData:
     weight: jax.Array
     deviation: jax.Array
     common: jax.Array
+    factor: jax.Array | None = None
     unit_mm: float = struct.field(pytree_node=False, default=1.0)
 
     def view_axes(self) -> PointData:
         """Axes for `jax.vmap` over views."""
-        return PointData(None, 0, 0, None, None, self.unit_mm)
+        return PointData(None, 0, 0, None, None, None if self.factor is None else 0, self.unit_mm)
+
+    def of_view(self) -> dict:
+        """The fields that are each view's own."""
+        return {"detected": self.detected, "weight": self.weight, "factor": self.factor}
 
 
 @struct.dataclass
@@ -68,17 +75,18 @@ def point_whitening(x: Parameters, data: PointData) -> Whitening:
     r' (D + U'U)^-1 r = |a|^2 - |B a|^2 with a = D^-1/2 r, B = chol(I + W W')^-1 W and W = U D^-1/2.
     """
 
-    def one(pose, weight):
+    def one(pose, weight, factor):
         pose = jax.lax.stop_gradient(pose)
         back = euler_to_matrix(-pose[:3] * jnp.array([0.0, 0.0, 1.0], pose.dtype))[:2, :2]
         back = jnp.array([[1.0, -1.0]], pose.dtype) * back
         strength = jnp.sqrt(weight) / data.deviation
-        own = strength[:, None, None] * back[None] * data.unit_mm / jnp.maximum(jnp.abs(pose[3]), 1e-9)
+        back = back[None] if factor is None else jnp.matmul(factor, back, precision=HIGHEST)
+        own = strength[:, None, None] * back * data.unit_mm / jnp.maximum(jnp.abs(pose[3]), 1e-9)
         common = (data.common * strength[None, :, None]).reshape(data.common.shape[0], -1)
         gram = jnp.eye(common.shape[0], dtype=common.dtype) + jnp.matmul(common, common.T, precision=HIGHEST)
         return Whitening(own, jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(gram), common, lower=True))
 
-    return jax.vmap(one)(x.pose, data.weight)
+    return jax.vmap(one)(x.pose, data.weight, data.factor)
 
 
 def point_energy(x: Parameters, data: PointData, whiten: Whitening, size: int) -> jax.Array:

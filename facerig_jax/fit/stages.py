@@ -66,7 +66,7 @@ def fit_views(
     def view(x, level, data, colours):
         alone = functools.partial(jax.tree.map, lambda value: value[None])
         x = alone(x).replace(identity=x.identity, albedo=x.albedo)
-        data = tuple(points.replace(detected=points.detected[None], weight=points.weight[None]) for points in data)
+        data = tuple(points.replace(**alone(points.of_view())) for points in data)
         if colours is not None:
             images = {name: getattr(colours.data, name)[None] for name in ("image", "brightness")}
             colours = colours.replace(data=colours.data.replace(**images), sight=colours.sight[None])

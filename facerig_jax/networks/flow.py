@@ -5,6 +5,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from facerig_jax.config import FlowConfig
 from facerig_jax.networks.layers import convolve
@@ -12,9 +13,13 @@ from facerig_jax.networks.layers import convolve
 GROUPS = 8
 # Channels of the maps that it sees, see fit.correspondences.flow_maps.
 N_FLOW = 17
-# The offset in mm where the last layer gives 1, and the range of the logarithm of its expected error in mm.
+# The offset in mm where the last layer gives 1, the range of the logarithms of its expected errors in mm, and the most
+# that these are skewed.
 GAIN_MM = 2.0
 LOG_ERROR = (-2.5, 3.0)
+MAX_SKEW = 3.0
+# What it gives at every texel: an offset, the logarithms of two errors, their skew.
+N_OUT = 5
 
 
 def _conv(features: int, kernel: int = 3, stride: int = 1, *, bias: bool = False, name: str) -> nn.Conv:
@@ -55,7 +60,7 @@ class FlowNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Offsets (B, S / 2, S / 2, 2) mm and the logarithms of their expected lengths' errors (B, S / 2, S / 2), mm.
+        """Offsets (B, S / 2, S / 2, 2) mm and their errors (B, S / 2, S / 2, 3), see `whitening`.
 
         x: (B, S, S, C) of `fit.correspondences.flow_maps`.
         """
@@ -74,8 +79,25 @@ class FlowNet(nn.Module):
             x = _conv(width, 1, bias=True, name=f"narrow{number}")(x)
             x = jax.image.resize(x, (*fine.shape[:3], width), "linear")
             x = FlowBlock(width, name=f"up{number}")(jnp.concatenate([x, fine], -1))
-        x = _conv(3, bias=True, name="out")(x)
-        return GAIN_MM * x[..., :2], jnp.clip(x[..., 2], *LOG_ERROR)
+        x = _conv(N_OUT, bias=True, name="out")(x)
+        errors = [jnp.clip(x[..., 2:4], *LOG_ERROR), jnp.clip(x[..., 4:], -MAX_SKEW, MAX_SKEW)]
+        return GAIN_MM * x[..., :2], jnp.concatenate(errors, -1)
+
+
+def whitening(errors: jax.Array) -> jax.Array:
+    """(..., 2, 2) 1 / mm that makes offsets of unit error in every direction.
+
+    Args:
+      errors: (..., 3) logarithm of the error to the right and upwards, mm; how much of the one is in the other.
+    """
+    across, up = jnp.exp(-errors[..., 0]), jnp.exp(-errors[..., 1])
+    rows = [jnp.stack([across, jnp.zeros_like(across)], -1), jnp.stack([errors[..., 2] * up, up], -1)]
+    return jnp.stack(rows, -2)
+
+
+def widened(kernel):
+    """The last layer's kernel or bias (..., 3) of a network with one error, for two equal ones: (..., N_OUT)."""
+    return np.concatenate([kernel, kernel[..., 2:], np.zeros_like(kernel[..., :1])], -1)
 
 
 def flow_module(config: FlowConfig) -> FlowNet:

@@ -22,7 +22,7 @@ from facerig_jax.fit.residuals import PointData
 from facerig_jax.fit.stages import fit_landmarks
 from facerig_jax.geometry.camera import to_image
 from facerig_jax.inorig.config import EnergyWeights
-from facerig_jax.networks.flow import flow_module
+from facerig_jax.networks.flow import flow_module, whitening
 from facerig_jax.networks.tree import apply
 from facerig_jax.numerics import HIGHEST, masked_mean, safe_norm
 from facerig_jax.raster.uv import vertex_to_uv
@@ -93,9 +93,10 @@ def loss(
     truth, and of what the network leaves of it.
     """
     del teacher, energies
-    offset, log_error = apply(flow_module(model.flow), params["flow"], example.maps.astype(jnp.float32))
+    offset, errors = apply(flow_module(model.flow), params["flow"], example.maps.astype(jnp.float32))
     truth = example.offset.astype(jnp.float32)
-    distance = safe_norm(offset - truth)
-    likelihood = masked_mean(2 * log_error + distance * jnp.exp(-log_error), example.known)
-    before, after = (jnp.sqrt(masked_mean(x**2, example.known)) for x in (safe_norm(truth), distance))
+    gap = offset - truth
+    unlikely = safe_norm(jnp.einsum("...ij,...j->...i", whitening(errors), gap, precision=HIGHEST))
+    likelihood = masked_mean(errors[..., 0] + errors[..., 1] + unlikely, example.known)
+    before, after = (jnp.sqrt(masked_mean(jnp.sum(x**2, -1), example.known)) for x in (truth, gap))
     return {"flow": likelihood}, jnp.stack([before, after])
