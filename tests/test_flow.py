@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +23,12 @@ from facerig_jax.head.coarse import thin
 from facerig_jax.head.model import vertices
 from facerig_jax.inorig.config import BASE
 from facerig_jax.io.files import InputError
+from facerig_jax.io.serialize import to_plain
+from facerig_jax.networks.flow import whitening
+from facerig_jax.networks.tree import paths
 from facerig_jax.numerics import linear_to_srgb
 from facerig_jax.types import Crop
-from facerig_jax.weights import check_params, init_params
+from facerig_jax.weights import SCHEMA_VERSION, check_params, init_params, read_weights
 
 FLOW = FlowConfig(uv_size=32, widths=(8, 8), place=4, passes=2, points=60)
 START = FitConfig(flow=FLOW, crop_size=SIZE, photometric_steps=0, landmark_steps=3)
@@ -168,3 +172,17 @@ def test_settings_that_do_not_fit_are_refused_in_words():
             init_params(jax.random.key(0), config)
     with pytest.raises(ValueError, match="landmarks: '86' is not one of 'dense', '68'"):
         FitConfig(landmarks="86")
+
+
+def test_a_file_whose_network_says_one_error_is_read_as_one_of_two_equal_errors(tmp_path):
+    params = init_params(jax.random.key(0), START)
+    out = {"kernel": np.ones((3, 3, 8, 3), np.float32), "bias": np.array([1.0, -0.5, 0.5], np.float32)}
+    arrays = {f"flow/{path}": np.asarray(leaf) for path, leaf in paths({**params["flow"], "out": out}).items()}
+    about = {"schema_version": np.int32(SCHEMA_VERSION), "solver": "fit", "notes": "{}"}
+    np.savez(tmp_path / "old.npz", config=json.dumps(to_plain(START)), **about, **arrays)
+    read, config = read_weights(tmp_path / "old.npz")
+    assert config == START
+    np.testing.assert_array_equal(read["flow"]["out"]["bias"], [1.0, -0.5, 0.5, 0.5, 0.0])
+    np.testing.assert_array_equal(read["flow"]["out"]["kernel"][..., 3], 1.0)
+    np.testing.assert_array_equal(read["flow"]["out"]["kernel"][..., 4], 0.0)
+    np.testing.assert_allclose(whitening(jnp.array([0.5, 0.5, 0.0])), np.exp(-0.5) * np.eye(2), rtol=1e-6)

@@ -20,6 +20,7 @@ from facerig_jax.synthetic.noise import spots, value_noise
 from facerig_jax.synthetic.people import (
     CONFLICTS,
     NEED_OPEN_JAW,
+    lower_lids_sometimes,
     move,
     random_expression,
     random_motion,
@@ -316,10 +317,14 @@ def test_an_unknown_renderer_is_refused():
 
 
 # What each setting does, switched off where TRAIN has it on; everything rare happens to everybody here.
-OFTEN = dataclasses.replace(TRAIN, n_views=1, size=64, hair=1.0, headwear=1.0, glasses=1.0, beard=1.0, hand=1.0)
+OFTEN = dataclasses.replace(
+    TRAIN, n_views=1, size=64, hair=1.0, headwear=1.0, glasses=1.0, beard=1.0, hand=1.0, low_lids=1.0
+)
 SWITCHES = {
     **dict.fromkeys(("personal", "fine_shape", "detail", "hair", "headwear", "glasses", "beard", "hand"), 0.0),
-    **dict.fromkeys(("shadows", "sensor", "noise", "specular", "sharp_light", "off_basis", "expressiveness"), 0.0),
+    **dict.fromkeys(
+        ("shadows", "sensor", "noise", "specular", "sharp_light", "off_basis", "expressiveness", "low_lids"), 0.0
+    ),
     "spread": 3.0,
     "placement": 2.5,
     "scene": False,
@@ -337,7 +342,7 @@ def test_every_switch_changes_the_photos_and_only_shape_switches_the_shape(name)
     pairs = [(draw(head, 0, i, OFTEN), draw(head, 0, i, other)) for i in range(8)]
     assert max(float(jnp.abs(a.images - b.images).mean()) for a, b in pairs) > 1e-3
     moved = max(float(jnp.abs(a.vertices - b.vertices).max()) for a, b in pairs)
-    assert (moved > 1e-2) == (name in ("personal", "fine_shape", "off_basis", "expressiveness", "spread"))
+    assert (moved > 1e-2) == (name in ("personal", "fine_shape", "off_basis", "expressiveness", "low_lids", "spread"))
     jax.clear_caches()  # some twenty programs as large as these are more than a process may map, see conftest
 
 
@@ -349,3 +354,18 @@ def test_smiles_exclude_frowns_and_stay_in_the_unit_interval():
     assert float(smiling[names.index("mouthSmileLeft")]) > 0.2
     assert float(smiling[names.index("mouthFrownLeft")]) == 0
     np.testing.assert_array_equal(smile_sometimes(jax.random.key(0), head, full, 0.0), full)
+
+
+def test_low_lids_are_half_closed_or_closed_and_never_wide():
+    names = list(facerig_jax.load_head().expression_names)
+    lids, wide = (np.array([name.startswith(start) for name in names]) for start in ("eyeBlink", "eyeWide"))
+    keys = jax.random.split(jax.random.key(0), 50)
+    lower = jax.jit(jax.vmap(lower_lids_sometimes, (0, None, None, None)))
+    lowered = np.asarray(
+        lower(keys, small_head().replace(expression_names=tuple(names)), jnp.full(len(names), 0.2), 1.0)
+    )
+    assert lowered[:, lids].min() > 0.25
+    assert (lowered[:, lids] > 0.95).any()
+    assert (lowered[:, wide] == 0).all()
+    np.testing.assert_allclose(lowered[:, ~lids & ~wide], 0.2)
+    np.testing.assert_allclose(lower(keys, head, before, 0.0), 0.2)

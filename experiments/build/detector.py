@@ -80,7 +80,7 @@ def convert_attention(graph: Graph) -> dict:
 
 
 def convert_region(graph: Graph, name: str, outputs: dict[str, int], mesh: int) -> dict:
-    """Weights of the nets that look at one region again; outputs: branch -> tensor, mesh: the tensor they start from."""
+    """Weights of the nets that look at one region again; outputs: branch -> tensor; mesh: the tensor they start at."""
     params, chains = {}, []
     for branch, output in outputs.items():
         points, matrix = graph.expect(graph.expect(output, "RESHAPE")[0], "TransformLandmarks")

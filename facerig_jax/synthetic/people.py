@@ -166,5 +166,16 @@ def smile_sometimes(key, head: HeadModel, expression: jax.Array, chance: float =
     return jnp.where(jax.random.uniform(smile_key) < chance, smiling, expression)
 
 
+def lower_lids_sometimes(key, head: HeadModel, expression: jax.Array, chance: float) -> jax.Array:
+    """(E,) the expression, or with this probability with lids half or wholly closed, nearly always both alike."""
+    lower_key, closed_key, side_key = jax.random.split(key, 3)
+    stems = [_stem(name) for name in head.expression_names]
+    closed = jnp.clip(0.4 + 0.8 * jax.random.uniform(closed_key), 0, 1)
+    side = 1 - 0.3 * jax.random.uniform(side_key, expression.shape) ** 4
+    lids, wide = (jnp.array([stem == name for stem in stems]) for name in ("eyeBlink", "eyeWide"))
+    lowered = jnp.where(lids, jnp.maximum(expression, closed * side), jnp.where(wide, 0.0, expression))
+    return jnp.where(jax.random.uniform(lower_key) < chance, lowered, expression)
+
+
 def _stem(name: str) -> str:
     return name.removesuffix("Left").removesuffix("Right")

@@ -21,7 +21,13 @@ from facerig_jax.synthetic import skin, wear
 from facerig_jax.synthetic.background import random_background
 from facerig_jax.synthetic.cover import put_before, put_on
 from facerig_jax.synthetic.light import draw_lamps, lit_by
-from facerig_jax.synthetic.people import move, random_camera, random_expression, smile_sometimes
+from facerig_jax.synthetic.people import (
+    lower_lids_sometimes,
+    move,
+    random_camera,
+    random_expression,
+    smile_sometimes,
+)
 from facerig_jax.synthetic.person import Person, hair_colour, head_colour, mean_skin, neckline, zone_masks
 from facerig_jax.synthetic.plain import plain_background
 from facerig_jax.synthetic.presets import SubjectConfig
@@ -38,6 +44,7 @@ def make_photo(head: HeadModel, person: Person, key, config: SubjectConfig):
     expression = random_expression(keys[0], head, config.expressiveness)
     if config.expressiveness:
         expression = smile_sometimes(keys[9], head, expression)
+    expression = lower_lids_sometimes(jax.random.fold_in(key, 10), head, expression, config.low_lids)
     verts = move(person.motion, head, person.neutral, expression)
     pose, inverse_distance = random_camera(keys[1], head, config)
     posed = to_image(project(verts, pose, inverse_distance), size, size)

@@ -12,7 +12,7 @@ from facerig_jax.geometry.rotation import euler_to_matrix, rotate
 from facerig_jax.numerics import HIGHEST, linear_to_srgb, normalize
 from facerig_jax.raster.render import composite, render_mesh
 from facerig_jax.synthetic.light import lamp_harmonics
-from facerig_jax.synthetic.people import random_camera, random_expression
+from facerig_jax.synthetic.people import lower_lids_sometimes, random_camera, random_expression
 from facerig_jax.synthetic.presets import SubjectConfig
 from facerig_jax.types import HeadModel
 
@@ -34,6 +34,7 @@ def make_view(head: HeadModel, neutral: jax.Array, colour: jax.Array, key, confi
     keys = jax.random.split(key, 8)
     size = config.size
     expression = random_expression(keys[0], head, config.expressiveness)
+    expression = lower_lids_sometimes(jax.random.fold_in(key, 8), head, expression, config.low_lids)
     verts = neutral + jnp.tensordot(expression, head.expression_basis, 1, precision=HIGHEST)
     pose, inverse_distance = random_camera(keys[1], head, config)
     posed = to_image(project(verts, pose, inverse_distance), size, size)

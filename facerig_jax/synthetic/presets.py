@@ -14,6 +14,7 @@ class SubjectConfig:
     distance:          nearest and farthest camera (log uniform).
     face_share:        smallest and largest head width over the image side.
     expressiveness:    probability that a blendshape is active; 0 = all views neutral.
+    low_lids:          share of the photos with lids half or wholly closed.
     spread:            largest factor on the identity's coefficients (uniform from 1): faces farther from the mean.
     off_basis:         rms of smooth random displacement beyond the identity basis; 0 = inside the basis.
     specular:          largest strength of a highlight.
@@ -42,6 +43,7 @@ class SubjectConfig:
     distance: tuple[float, float] = (600.0, 3000.0)
     face_share: tuple[float, float] = (0.4, 0.6)
     expressiveness: float = 0.12
+    low_lids: float = 0.0
     spread: float = 1.0
     off_basis: float = 0.0
     specular: float = 0.0
@@ -99,6 +101,9 @@ TRAIN = SubjectConfig(
 # elsewhere on the skin (else a network learns that a brow's edge is a certain vertex).
 HARD_VARIED = dataclasses.replace(HARD, spread=1.6, off_basis=1.5, placement=2.5)
 TRAIN_VARIED = dataclasses.replace(TRAIN, spread=1.6, off_basis=1.4, placement=2.5)
+# The same for the refined head, whose modes hold nearly all of real people's shapes; and with eyes that are closed.
+HARD_REFINED = dataclasses.replace(HARD_VARIED, spread=1.5, off_basis=1.0, low_lids=0.15)
+TRAIN_REFINED = dataclasses.replace(TRAIN_VARIED, spread=1.5, off_basis=1.0, low_lids=0.15)
 # Never trained on: another skin, and other lamps with another camera.
 OTHER_SKIN = dataclasses.replace(TRAIN, skin="waves")
 OTHER_LIGHT = dataclasses.replace(TRAIN, light="many", sensor=1.3, noise=0.03, distance=(250.0, 6000.0))

@@ -30,11 +30,13 @@ from facerig_jax.synthetic.placement import draw_placement, place
 from facerig_jax.synthetic.plain import make_view, random_light
 from facerig_jax.synthetic.presets import (
     HARD,
+    HARD_REFINED,
     HARD_VARIED,
     OTHER_LIGHT,
     OTHER_SKIN,
     PLAIN,
     TRAIN,
+    TRAIN_REFINED,
     TRAIN_VARIED,
     SubjectConfig,
 )
@@ -42,11 +44,13 @@ from facerig_jax.types import HeadModel
 
 __all__ = [
     "HARD",
+    "HARD_REFINED",
     "HARD_VARIED",
     "OTHER_LIGHT",
     "OTHER_SKIN",
     "PLAIN",
     "TRAIN",
+    "TRAIN_REFINED",
     "TRAIN_VARIED",
     "SubjectConfig",
     "make_subject",
