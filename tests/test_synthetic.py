@@ -361,9 +361,8 @@ def test_low_lids_are_half_closed_or_closed_and_never_wide():
     lids, wide = (np.array([name.startswith(start) for name in names]) for start in ("eyeBlink", "eyeWide"))
     keys = jax.random.split(jax.random.key(0), 50)
     lower = jax.jit(jax.vmap(lower_lids_sometimes, (0, None, None, None)))
-    lowered = np.asarray(
-        lower(keys, small_head().replace(expression_names=tuple(names)), jnp.full(len(names), 0.2), 1.0)
-    )
+    head, before = small_head().replace(expression_names=tuple(names)), jnp.full(len(names), 0.2)
+    lowered = np.asarray(lower(keys, head, before, 1.0))
     assert lowered[:, lids].min() > 0.25
     assert (lowered[:, lids] > 0.95).any()
     assert (lowered[:, wide] == 0).all()
