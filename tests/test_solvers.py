@@ -20,6 +20,7 @@ from helpers.tiny import tiny_params
 
 import facerig_jax
 from facerig_jax import Hyper, Status
+from facerig_jax.geometry.light import sh_basis, shade
 from facerig_jax.inorig.config import EnergyWeights
 from facerig_jax.types import Descent
 from facerig_jax.weights import trained
@@ -110,6 +111,11 @@ def energies(result) -> dict[str, tuple]:
     return {name: (np.asarray(stage.start)[..., -1], np.asarray(stage.after)[..., -1]) for name, stage in found.items()}
 
 
+# Normals that a face shows: all that lie within 60 degrees of the camera's direction.
+_ANGLES = np.stack(np.meshgrid(np.linspace(0, np.pi / 3, 4), np.linspace(0, 2 * np.pi, 9)), -1).reshape(-1, 2)
+FACING = jnp.array([[np.sin(t) * np.cos(p), np.sin(t) * np.sin(p), np.cos(t)] for t, p in _ANGLES], jnp.float32)
+
+
 # The programs, each compiled once
 
 
@@ -171,7 +177,8 @@ def photos(index: int, count: int):
 def views_of(result, chosen):
     """What a fit says of the person and of the chosen views."""
     views = result.views
-    kept = (views.pose, views.inverse_distance, views.expression, views.light, views.crop, views.status)
+    shading = shade(sh_basis(FACING)[None], views.light)  # a face says little of light from behind it
+    kept = (views.pose, views.inverse_distance, views.expression, shading, views.crop, views.status)
     kept = jax.tree.map(lambda x: x[np.array(chosen)], kept)
     return (result.rig.neutral, result.rig.albedo, result.rig.identity_code, *kept)
 
