@@ -8,7 +8,7 @@ WARP := tests/test_rasterize.py
 # Whole groups to each worker, in the order of tests/conftest.py.
 SPREAD := --dist=loadgroup --no-loadscope-reorder
 
-.PHONY: venv demo test test-all lint
+.PHONY: venv demo test test-thorough test-all lint
 
 venv: $(VENV)/.installed
 
@@ -28,6 +28,9 @@ lint: venv
 test: lint
 	$(PY) -m pytest -q -m "not slow and not thorough" -n 2 $(SPREAD) --durations=25 --ignore=$(WARP)
 	$(PY) -m pytest -q -m "not slow and not thorough" $(WARP)
+
+test-thorough: venv
+	$(PY) -m pytest -q -m thorough -n 2 $(SPREAD) --durations=10
 
 test-all: lint
 	$(PY) -m pytest -q -n 2 $(SPREAD) --durations=25 --ignore=$(WARP)

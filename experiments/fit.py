@@ -75,9 +75,7 @@ def main() -> None:
         params, head = loading.result()
     notes = tell([UNTRAINED] * _UNTRAINED.value + [REFINE] * bool(_REFINE.value))
     notes += tell(passed_over) + describe_inputs(inputs, photos)
-    with phases("choose"), ThreadPoolExecutor() as pool:
-        if len(photos) <= _MAX_PHOTOS.value:  # most likely all of them
-            pool.submit(load_program, params, head, make_batch(photos))
+    with phases("choose"):
         chosen = choose(params["detector"], head, inputs, photos, files, _MAX_PHOTOS.value, _FACE.value)
     notes += tell(chosen.notes) + describe_cuts(chosen.photos)
     photos, files = chosen.photos, chosen.files
@@ -177,29 +175,15 @@ def given_weights():
     return read_weights(_WEIGHTS.value)
 
 
-# Weights and head are arguments, so that one program serves all of them.
-FIT = Kept(fit_rig, ("solver", "config"))
-
-
-def arguments_by_name(batch: Batch) -> dict:
-    """What `fit_rig` is given besides photos, weights and head."""
+def run_fit(params, head, batch: Batch, phases, pool: ThreadPoolExecutor):
+    """The fit, compiled and run apart, with its texture and reprojection to come; weights and head are arguments."""
     config, hyper = fit_settings()
     named = {"view_mask": batch.mask, "image_size": batch.sizes, "hyper": as_arrays(hyper), "config": config}
-    return named if batch.landmarks is None else named | {"landmarks": batch.landmarks}
-
-
-def load_program(params, head, batch: Batch) -> None:
-    """Loads the fit's program for such photos if it was compiled before."""
-    if FIT.known(batch.images, params, head, **arguments_by_name(batch)):
-        FIT.compiled(batch.images, params, head, **arguments_by_name(batch))
-
-
-def run_fit(params, head, batch: Batch, phases, pool: ThreadPoolExecutor):
-    """The fit, compiled and run apart, with its texture, reprojection and brightness to come."""
-    named, count = arguments_by_name(batch), len(batch.mask)
+    named |= {} if batch.landmarks is None else {"landmarks": batch.landmarks}
+    count = len(batch.mask)
     slow = f"Compiling the fit for {count} photo{'s' * (count > 1)}, which is kept for the next time ..."
     with phases("fit, compile", slow):
-        program = FIT.compiled(batch.images, params, head, **named)
+        program = Kept(fit_rig, ("solver", "config")).compiled(batch.images, params, head, **named)
     with phases("fit, run"):
         fit = program(batch.images, params, head, **named)
         # While the fit is running, threads load what comes next.

@@ -58,24 +58,14 @@ class Kept:
             program = self._jitted.lower(*args, **kwargs).compile()
             dynamic = {name for name in kwargs if name not in self._static}
             return lambda *args, **kwargs: program(*args, **{name: kwargs[name] for name in dynamic})
-        wanted = self._wanted(args, kwargs)
-        if wanted not in self._programs:
-            self._programs[wanted] = self._load(*wanted)
-        program = self._programs[wanted]
-        return lambda *args, **kwargs: program(jax.tree.leaves(self._bind(args, kwargs)[0]))
-
-    def known(self, *args, **kwargs) -> bool:
-        """Whether the trace for arguments like these is on disk, so that `compiled` has little to do."""
-        return (
-            _folder is not None and jax.default_backend() == "cpu" and self._path(*self._wanted(args, kwargs)).exists()
-        )
-
-    def _wanted(self, args, kwargs) -> tuple:
-        """What tells a program from others: structure and shapes of the arguments, static ones with their values."""
         arguments, static = self._bind(args, kwargs)
         leaves, structure = jax.tree.flatten(arguments)
         shapes = tuple(jax.ShapeDtypeStruct(np.shape(leaf), jax.dtypes.result_type(leaf)) for leaf in leaves)
-        return shapes, structure, tuple(static.items())
+        wanted = (structure, shapes, tuple(static.items()))
+        if wanted not in self._programs:
+            self._programs[wanted] = self._load(shapes, structure, static)
+        program = self._programs[wanted]
+        return lambda *args, **kwargs: program(jax.tree.leaves(self._bind(args, kwargs)[0]))
 
     def _bind(self, args, kwargs) -> tuple[dict, dict]:
         """Arguments by name: arrays, and static ones."""
@@ -84,21 +74,17 @@ class Kept:
         arguments = {name: value for name, value in bound.arguments.items() if name not in self._static}
         return arguments, {name: bound.arguments[name] for name in self._static}
 
-    def _path(self, shapes, structure, static) -> Path:
-        """The file of a trace."""
-        name = f"{self._function.__module__}.{self._function.__qualname__}"
-        what = "\n".join(map(str, (name, structure, shapes, dict(static), _surroundings())))
-        assert _folder is not None, "what is not kept is not loaded"
-        return _folder / f"{self._function.__name__}-{hashlib.sha256(what.encode()).hexdigest()[:32]}.stablehlo"
-
     def _load(self, shapes, structure, static) -> Callable:
         """The compiled program, from disk or traced and written there; it takes the leaves of the arguments."""
-        path = self._path(shapes, structure, static)
+        name = f"{self._function.__module__}.{self._function.__qualname__}"
+        what = "\n".join(map(str, (name, structure, shapes, static, _surroundings())))
+        assert _folder is not None, "what is not kept is not loaded"
+        path = _folder / f"{self._function.__name__}-{hashlib.sha256(what.encode()).hexdigest()[:32]}.stablehlo"
         exported = _read(path)
         if exported is None:
 
             def flat(leaves):
-                return self._function(**jax.tree.unflatten(structure, leaves), **dict(static))
+                return self._function(**jax.tree.unflatten(structure, leaves), **static)
 
             exported = jax.export.export(jax.jit(flat))(list(shapes))
             _write(path, exported)

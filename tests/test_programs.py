@@ -49,17 +49,6 @@ def test_a_second_process_does_not_trace(folder):
     np.testing.assert_array_equal(second["rig"].neutral, 4 * ONES)
 
 
-def test_what_is_on_disk_is_known_before_it_is_loaded(folder):
-    counted = Counted()
-    assert not counted.fresh().known(ONES, CROP)
-    counted.fresh()(ONES, CROP)
-    assert counted.fresh().known(ONES, CROP)
-    assert not counted.fresh().known(ONES, CROP, power=2)
-    assert not counted.fresh().known(ONES[:2], CROP)
-    keep_traces(None)
-    assert not counted.fresh().known(ONES, CROP)
-
-
 @pytest.mark.usefixtures("folder")
 def test_types_of_any_module_are_kept():
     def codes(x):

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..geometry.sampling import bilinear
 from ..numerics import HIGHEST
-from .layers import activate, blaze_block, blaze_blocks, dense, flatten_batch, pointwise, strided_conv
+from .layers import activate, blaze_blocks, dense, flatten_batch, squeeze, strided_conv
 
 CROP_SIZE = 192
 # The regions look at the features after so many blocks, 48 x 48 of them.
@@ -88,7 +88,7 @@ def raw_outputs(params: dict, crop: jax.Array) -> dict[str, jax.Array]:
     """
     x = activate(strided_conv(crop, params["stem"]), params["stem"])
     features = blaze_blocks(x, params, STRIDES[:TAP])
-    x = _squeeze(blaze_blocks(features, params, STRIDES[TAP:], TAP), params)
+    x = squeeze(blaze_blocks(features, params, STRIDES[TAP:], TAP), params)
     mesh = dense(x, params["mesh"]).reshape(-1, N_MESH, 3)
     out = {"mesh": mesh, "presence": dense(x, params["presence"])[:, 0]}
     for name in REGIONS:
@@ -135,13 +135,8 @@ def _to_crop(unit, centre, axes):
 
 def _look(x, branch):
     """(n, p, 2) points of one branch, the region's window being [0, 1]^2; its net counts in 64ths of that."""
-    x = _squeeze(blaze_blocks(x, branch, BRANCH_STRIDES), branch)
+    x = squeeze(blaze_blocks(x, branch, BRANCH_STRIDES), branch)
     return dense(x, branch["head"]).reshape(len(x), -1, 2) / (4 * REGION_SIZE)
-
-
-def _squeeze(x, layer):
-    """Fewer channels, then a last block."""
-    return blaze_block(activate(pointwise(x, layer["reduce"]), layer["reduce"]), layer["last_block"], 1)
 
 
 def _refined_places() -> np.ndarray:

@@ -53,6 +53,11 @@ def blaze_block(x, layer, stride):
     return activate(jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, new_channels))) + residual, layer)
 
 
+def squeeze(x, layer):
+    """Fewer channels, then a last block."""
+    return blaze_block(activate(pointwise(x, layer["reduce"]), layer["reduce"]), layer["last_block"], 1)
+
+
 def _depthwise(x, layer, stride):
     """3 x 3 depthwise convolution, padding SAME, as nine shifted multiply-adds.
 

@@ -14,7 +14,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from ..io.arrays import read_arrays
-from .layers import activate, blaze_block, blaze_blocks, dense, flatten_batch, pointwise, strided_conv
+from .layers import activate, blaze_block, blaze_blocks, dense, flatten_batch, pointwise, squeeze, strided_conv
 
 ASSETS = Path(__file__).parent / "assets"
 # Landmark net -> file with its and the face detector's weights. Both are kept while they are compared: the head's
@@ -82,8 +82,5 @@ def landmark_net(params: dict, crop: jax.Array) -> tuple[jax.Array, jax.Array]:
     out = {}
     for name, strides in LANDMARK_BRANCH_STRIDES.items():
         branch = params[name]
-        y = blaze_blocks(x, branch, strides)
-        y = activate(pointwise(y, branch["reduce"]), branch["reduce"])
-        y = blaze_block(y, branch["last_block"], 1)
-        out[name] = dense(y, branch["head"])
+        out[name] = dense(squeeze(blaze_blocks(x, branch, strides), branch), branch["head"])
     return out["landmarks"].reshape(*batch, 468, 3), out["presence"].reshape(batch)

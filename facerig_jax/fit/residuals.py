@@ -44,7 +44,8 @@ class PointData:
 
     def view_axes(self) -> PointData:
         """Axes for `jax.vmap` over views."""
-        return PointData(None, 0, 0, None, None, None if self.factor is None else 0, self.unit_mm)
+        nowhere = self.replace(model=None, deviation=None, common=None)
+        return nowhere.replace(**jax.tree.map(lambda _: 0, self.of_view()))
 
     def of_view(self) -> dict:
         """The fields that are each view's own."""
