@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
 from experiments.build.head_albedo import fit_sphere
-from experiments.build.head_refine import LID_ANGLE, Refined, subdivision_matrix, swept
+from experiments.build.head_refine import LID_ANGLE, Refined, eyeball, swept
 from experiments.build.head_shape import FLIP_X, Shape, other_side
 from facerig_jax.head.subdivide import Subdivision, triangulate
 
@@ -34,17 +34,24 @@ class Edges(NamedTuple):
     vertices: np.ndarray
 
 
-def unfold(shape: Shape, refined: Refined, topology: Subdivision, face: np.ndarray, kept: np.ndarray):
+def unfold(
+    shape: Shape,
+    refined: Refined,
+    topology: Subdivision,
+    operator: sparse.csr_matrix,
+    face: np.ndarray,
+    kept: np.ndarray,
+) -> tuple[np.ndarray, dict[str, float]]:
     """Expression shapes (E, V, 3) with fewer folds, and name -> share of the vertices that changed.
 
     Args:
       shape: the control mesh with its expressions.
       refined: mean and identities that they are tried on.
       topology: its subdivision.
+      operator: of `head_refine.subdivision_matrix`.
       face: (P,) bool, where folds are looked for.
       kept: (P,) soft mask of what is left as it is, the lips and the eyelids.
     """
-    operator = subdivision_matrix(topology)
     codes = np.random.default_rng(SEED).standard_normal((PEOPLE, len(refined.identity)))
     codes[0] = 0
     people = [operator @ (refined.mean + np.tensordot(code, refined.identity, 1)) for code in codes]
@@ -81,7 +88,9 @@ def unfold(shape: Shape, refined: Refined, topology: Subdivision, face: np.ndarr
     return mended, shares
 
 
-def lift_lids(shape: Shape, mean: np.ndarray, topology: Subdivision, pockets: np.ndarray) -> np.ndarray:
+def lift_lids(
+    shape: Shape, mean: np.ndarray, topology: Subdivision, operator: sparse.csr_matrix, pockets: np.ndarray
+) -> np.ndarray:
     """Expression shapes (E, V, 3) whose blinks keep CLEARANCE from the eyeball, so that thin lids can close too.
 
     A blink moves the same way on everybody, and the skin that it brings before the eyeball lies deeper on some: on one
@@ -91,14 +100,15 @@ def lift_lids(shape: Shape, mean: np.ndarray, topology: Subdivision, pockets: np
       shape: the control mesh with its expressions.
       mean: (V, 3) mm, the refined mean.
       topology: its subdivision.
+      operator: of `head_refine.subdivision_matrix`.
       pockets: (P,) bool, the skin behind the lids.
     """
-    operator, count = subdivision_matrix(topology), len(mean)
+    count = len(mean)
     surface, part = operator @ mean, np.rint(operator @ shape.part)
     rings = smoothness_and_rings(topology)[1]
     outside, lifted = (shape.part == 0) & ~pockets[:count], shape.expression.copy()
     for name, side in (("eyeBlinkLeft", 1), ("eyeBlinkRight", -1)):
-        ball = surface[(part == 1) & (surface[:, 0] * side > 0)]
+        ball = eyeball(surface, part, side)
         center = fit_sphere(ball)[0]
         moved = (operator @ shape.expression[shape.expression_names.index(name)])[:count]
         arm = surface[:count] + moved - center

@@ -8,7 +8,7 @@ from experiments.build import head_source as source
 from experiments.build.head_albedo import build_albedo
 from experiments.build.head_landmarks import re_embed
 from experiments.build.head_mend import lift_lids, unfold
-from experiments.build.head_refine import refine
+from experiments.build.head_refine import refine, subdivision_matrix
 from experiments.build.head_regions import build_pockets, build_regions, smooth, tongue
 from experiments.build.head_shape import build_shape
 from experiments.build.head_uv import build_uv
@@ -83,12 +83,13 @@ def build_arrays(
         arrays["uv"] = source.read_calibration(LAYOUT)["uv"]
     # everything that is laid out on the surface is laid out before it is refined, and moves with it
     embedding = arrays["landmarks68_triangle"].astype(int), arrays["landmarks68_barycentric"]
-    table = source.read_calibration("identity_refinement")
+    operator = subdivision_matrix(topology)
     pockets = build_pockets(surface, topology.quads, fine_part == 0, face, points["landmarks68"])
-    refined = refine(shape, topology, table, regions, pockets["eyes"] > 0, embedding)
+    fields = source.read_calibration("identity_refinement")
+    refined = refine(shape, topology, operator, fields, regions, pockets["eyes"] > 0, embedding)
     arrays["mean"], arrays["identity"] = refined.mean.astype(np.float32), refined.identity.astype(np.float16)
-    mended, shares = unfold(shape, refined, topology, face, np.maximum(regions["lips"], regions["eyelids"]))
-    mended = lift_lids(shape._replace(expression=mended), refined.mean, topology, pockets["eyes"] > 0)
+    mended, shares = unfold(shape, refined, topology, operator, face, np.maximum(regions["lips"], regions["eyelids"]))
+    mended = lift_lids(shape._replace(expression=mended), refined.mean, topology, operator, pockets["eyes"] > 0)
     arrays["expression"] = mended.astype(np.float16)
     figures["shapes filled in where they folded"] = ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
 

@@ -13,6 +13,7 @@ from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
 from experiments.build.head_albedo import fit_sphere
+from experiments.build.head_regions import fade
 from experiments.build.head_shape import FLIP_X, Shape, connected_pieces, without_rigid_motion
 from facerig_jax.head.subdivide import Subdivision, subdivide, subdivided_mirror, triangulate
 
@@ -42,13 +43,20 @@ class Refined(NamedTuple):
 
 
 def refine(
-    shape: Shape, topology: Subdivision, table: dict, regions: dict, pockets: np.ndarray, landmarks68: tuple
+    shape: Shape,
+    topology: Subdivision,
+    operator: sparse.csr_matrix,
+    table: dict,
+    regions: dict,
+    pockets: np.ndarray,
+    landmarks68: tuple,
 ) -> Refined:
     """The refined head on the control mesh.
 
     Args:
       shape: the head before.
       topology: its subdivision.
+      operator: of `subdivision_matrix`.
       table: identity_refinement.
       regions: name -> (P,), of which 'ears' and 'lips' are used.
       pockets: (P,) bool, the skin behind the lids.
@@ -60,7 +68,6 @@ def refine(
     surface = subdivide(topology, shape.mean)
     part = np.rint(subdivide(topology, shape.part[:, None].astype(float))[:, 0])
     fields = skin_fields(table, surface) * (part == 0)[:, None]
-    operator = subdivision_matrix(topology)
     solve = splu((operator.T @ operator + 1e-3 * sparse.identity(operator.shape[1])).tocsc()).solve
 
     def on_control(fine: np.ndarray) -> np.ndarray:
@@ -71,7 +78,8 @@ def refine(
     before = np.concatenate([shape.mean[None], np.tensordot(table["from_ict"].T, shape.identity, 1)])
     _check(before + on_control(fields), operator, landmarks68, table)
     mirror = subdivided_mirror(topology, shape.mirror)
-    fields = fields * _fade(surface, _ears(regions["ears"], topology, mirror))[:, None]
+    from_ears = cKDTree(surface[_ears(regions["ears"], topology, mirror)]).query(surface)[0]
+    fields = fields * (1 - fade(from_ears, 0, EAR_FADE))[:, None]
     blinks = [shape.expression_names.index(f"eyeBlink{side}") for side in ("Left", "Right")]
     closed = surface + operator @ shape.expression[blinks].sum(0)
     deep = _behind(pockets, surface, part == 0)
@@ -79,8 +87,7 @@ def refine(
     for side, motion in eyes.items():
         behind = deep * (surface[:, 0] * side > 0)
         fields = fields + behind[:, None] * (motion[:, None] - fields)
-        ball = (part == 1) & (surface[:, 0] * side > 0)
-        center = fit_sphere(surface[ball])[0]
+        center = fit_sphere(eyeball(surface, part, side))[0]
         fields[0] += (POCKET_SCALE - 1) * behind[:, None] * (surface - center)
     moved = on_control(fields)
     for side, motion in eyes.items():
@@ -138,10 +145,9 @@ def _ears(mask: np.ndarray, topology: Subdivision, mirror: np.ndarray) -> np.nda
     return ears & (size[piece] > size.max() / 2)
 
 
-def _fade(surface: np.ndarray, ears: np.ndarray) -> np.ndarray:
-    """Weight (P,) of the fields: 0 on the ears, rising smoothly to 1 EAR_FADE mm away from them."""
-    t = np.clip(cKDTree(surface[ears]).query(surface)[0] / EAR_FADE, 0, 1)
-    return t * t * (3 - 2 * t)
+def eyeball(surface: np.ndarray, part: np.ndarray, side: int) -> np.ndarray:
+    """Vertices (M, 3) of a surface (P, 3) that are the eyeball at x * side > 0."""
+    return surface[(part == 1) & (surface[:, 0] * side > 0)]
 
 
 def _eye_motion(surface, closed, part, fields, side: int) -> np.ndarray:
@@ -150,7 +156,7 @@ def _eye_motion(surface, closed, part, fields, side: int) -> np.ndarray:
     Least squares of n . (motion - field) over the lids in both states, so that it neither comes out nor sinks in, and
     a little of motion - field itself.
     """
-    center, radius = fit_sphere(surface[(part == 1) & (surface[:, 0] * side > 0)])
+    center, radius = fit_sphere(eyeball(surface, part, side))
     weight, right = np.zeros((3, 3)), np.zeros((len(fields), 3))
     for positions in (surface, closed):
         arm = positions - center
@@ -169,10 +175,10 @@ def _bind_lids(modes, mean, shape: Shape, operator, pockets) -> np.ndarray:
     surface, part, bound = operator @ mean, np.rint(operator @ shape.part), modes.copy()
     for name, side in (("eyeBlinkLeft", 1), ("eyeBlinkRight", -1)):
         moved = (operator @ shape.expression[shape.expression_names.index(name)])[: len(mean)]
-        arm = surface[: len(mean)] + moved - fit_sphere(surface[(part == 1) & (surface[:, 0] * side > 0)])[0]
+        arm = surface[: len(mean)] + moved - fit_sphere(eyeball(surface, part, side))[0]
         normal = arm / np.linalg.norm(arm, axis=1, keepdims=True)
-        eyeball = modes[:, (shape.part == 1) & (mean[:, 0] * side > 0)].mean(1)
-        own = np.einsum("kvx,vx->kv", modes - eyeball[:, None], normal)
+        ball = modes[:, (shape.part == 1) & (mean[:, 0] * side > 0)].mean(1)
+        own = np.einsum("kvx,vx->kv", modes - ball[:, None], normal)
         share = (1 - LID_SHARE) * swept(moved) * (shape.part == 0) * ~pockets[: len(mean)]
         bound -= (share * own)[..., None] * normal
     return bound
@@ -180,16 +186,15 @@ def _bind_lids(modes, mean, shape: Shape, operator, pockets) -> np.ndarray:
 
 def swept(moved: np.ndarray) -> np.ndarray:
     """How much (V,) a blink that moves vertices by (V, 3) mm sweeps them over the eyeball, from 0 to 1."""
-    t = np.clip((np.linalg.norm(moved, axis=1) - SWEEP[0]) / (SWEEP[1] - SWEEP[0]), 0, 1)
-    return t * t * (3 - 2 * t)
+    return 1 - fade(np.linalg.norm(moved, axis=1), SWEEP[0], SWEEP[1] - SWEEP[0])
 
 
 def _behind(pocket: np.ndarray, surface: np.ndarray, skin: np.ndarray) -> np.ndarray:
     """How deep (P,) the vertices of a pocket lie behind its opening, from 0 to 1 by DEPTH; 0 elsewhere."""
     depth = np.zeros(len(surface))
     distance = cKDTree(surface[skin & ~pocket]).query(surface[pocket])[0]
-    depth[pocket] = np.clip((distance - DEPTH[0]) / (DEPTH[1] - DEPTH[0]), 0, 1)
-    return depth * depth * (3 - 2 * depth)
+    depth[pocket] = 1 - fade(distance, DEPTH[0], DEPTH[1] - DEPTH[0])
+    return depth
 
 
 def vertex_areas(positions: np.ndarray, quads: np.ndarray) -> np.ndarray:
